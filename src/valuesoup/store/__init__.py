@@ -1,0 +1,25 @@
+"""Artifacts, the graph of stages, executors, progress and the log; knows nothing of alignment."""
+
+from valuesoup.store.artifacts import Artifact, Store
+from valuesoup.store.executor import run_graph
+from valuesoup.store.files import hash_path, write_atomic
+from valuesoup.store.graph import Node, Stage, Work, fingerprint, stage, topological
+from valuesoup.store.log import RunLog
+from valuesoup.store.progress import Progress, Task
+
+__all__ = [
+    "Artifact",
+    "Node",
+    "Progress",
+    "RunLog",
+    "Stage",
+    "Store",
+    "Task",
+    "Work",
+    "fingerprint",
+    "hash_path",
+    "run_graph",
+    "stage",
+    "topological",
+    "write_atomic",
+]

@@ -1,0 +1,62 @@
+"""Atomic writes and content hashes of files and folders."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from valuesoup.errors import UserError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file to write; its folder must exist.
+        text: The whole content, written as UTF-8.
+
+    Raises:
+        OSError: The disk is full or the folder is read-only; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """Return one hash of a file, or of every file of a folder with its relative name.
+
+    Hidden files and folders do not count: they are caches and editors' leftovers.
+
+    Raises:
+        UserError: There is nothing at ``path``.
+    """
+    if path.is_file():
+        return hash_file(path)
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; give an existing file or folder.")
+    digest = hashlib.sha256()
+    for file in files_below(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the regular, not hidden files below ``folder``, sorted by relative path."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return sorted(found)

@@ -1,0 +1,248 @@
+"""Opens data: local files and folders, saved data sets, hub ids, Python functions, rows in memory."""
+
+import gzip
+import importlib
+import inspect
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from valuesoup.data.blocks import Block, Row, batches
+from valuesoup.data.formats import TEXTS
+from valuesoup.errors import UserError, did_you_mean
+
+_BATCH = 1 << 16
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def open_source(
+    source: str | Path | Iterable[Row],
+    data_dir: str | None = None,
+    split: str = "train",
+    arguments: Mapping[str, object] | None = None,
+    limit: int | None = None,
+) -> Iterator[Block]:
+    """Yield the raw rows of a source in blocks, in order.
+
+    Args:
+        source: A file (json, jsonl, also with .gz, csv, parquet), a folder of such files, a folder made by
+            ``datasets.save_to_disk``, a hub id ``owner/name``, a function ``module:function`` that yields
+            rows, or the rows themselves.
+        data_dir: Sub-folder of a folder or hub data set.
+        split: Which split of a folder or hub data set; a single file has none.
+        arguments: Keyword arguments of the function.
+        limit: At most this many rows.
+
+    Raises:
+        UserError: There is no such source, split or function, or a file cannot be read (file and line).
+    """
+    left = limit
+    for block in _open(source, data_dir, split, arguments, limit):
+        if left is not None and len(block) > left:
+            block = Block(block.name, block.rows[:left], block.data[:left])
+        yield block
+        if left is not None:
+            left -= len(block)
+            if left <= 0:
+                return
+
+
+def load_function(name: str) -> Callable[..., object]:
+    """Import ``"module:function"``.
+
+    Raises:
+        UserError: The module cannot be imported, or has no such function.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"'{name}': the module '{module_name}' cannot be imported: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
+        raise UserError(f"'{name}': the module has no function '{function_name}'{did_you_mean(function_name, known)}")
+    return function  # type: ignore[no-any-return]
+
+
+def _open(
+    source: str | Path | Iterable[Row],
+    data_dir: str | None,
+    split: str,
+    arguments: Mapping[str, object] | None,
+    limit: int | None,
+) -> Iterator[Block]:
+    if isinstance(source, str) and not Path(source).exists():
+        if _FUNCTION.fullmatch(source):
+            yield Block.from_rows(source, _call(source, arguments or {}), limit)
+            return
+        if _HUB_ID.fullmatch(source) and not source.endswith(_SUFFIXES):
+            yield from _hub(source, data_dir, split)
+            return
+    if not isinstance(source, (str, Path)):
+        yield Block.from_rows("memory", source, limit)
+        return
+    path = Path(source)
+    if path.is_file():
+        if data_dir is not None:
+            raise UserError(f"{path} is a file, so it has no sub-folder '{data_dir}'")
+        yield from _file(path)
+        return
+    folder = path / data_dir if data_dir else path
+    if not folder.is_dir():
+        siblings = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise UserError(f"there is no file or folder {folder}{did_you_mean(folder.name, siblings)}")
+    yield from _folder(folder, split)
+
+
+def _call(name: str, arguments: Mapping[str, object]) -> Iterable[Row]:
+    function = load_function(name)
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"'{name}' cannot be called with the given arguments: {error}") from error
+    rows = function(**arguments)
+    if isinstance(rows, (str, Mapping)) or not isinstance(rows, Iterable):
+        raise UserError(f"'{name}' must yield rows (mappings of columns), it returned {type(rows).__name__}")
+    return rows
+
+
+def _hub(name: str, data_dir: str | None, split: str) -> Iterator[Block]:
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name, data_dir=data_dir, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        where = f"{name}/{data_dir}" if data_dir else name
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"'{where}' (split '{split}') is no local path and cannot be opened from the hub: {reason}"
+        ) from error
+    yield from batches(name, found.with_format("arrow").iter(batch_size=_BATCH))
+
+
+def _folder(folder: Path, split: str) -> Iterator[Block]:
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        if split not in splits:
+            raise UserError(f"{folder} has no split '{split}'{did_you_mean(split, splits)}")
+        folder = folder / split
+    if (folder / "state.json").is_file():
+        files = json.loads((folder / "state.json").read_text())["_data_files"]
+        yield from batches(str(folder), _arrow_tables([folder / item["filename"] for item in files]))
+        return
+    for path in _files_of_split(folder, split):
+        yield from _file(path)
+
+
+def _files_of_split(folder: Path, split: str) -> list[Path]:
+    """Choose files by the split that their names say; files that say none are ``train``."""
+    files = sorted(item for item in folder.iterdir() if item.name.endswith(_SUFFIXES) and item.is_file())
+    if not files:
+        raise UserError(f"{folder} holds no data; readable are {', '.join(_SUFFIXES)} and saved data sets")
+    by_split: dict[str, list[Path]] = {}
+    for path in files:
+        words = re.split(r"[^a-z0-9]+", path.name.lower())
+        says = [name for name, aliases in _SPLITS.items() if any(alias in words for alias in aliases)]
+        own = split if split in words else says[0] if says else "train"
+        by_split.setdefault(own, []).append(path)
+    if split not in by_split:
+        raise UserError(f"{folder} has no split '{split}'{did_you_mean(split, by_split)}")
+    return by_split[split]
+
+
+def _file(path: Path) -> Iterator[Block]:
+    name = str(path)
+    if not name.endswith(_SUFFIXES):
+        raise UserError(f"{path} is of no known kind; readable are {', '.join(_SUFFIXES)}")
+    try:
+        if name.endswith(".parquet"):
+            yield from batches(name, _parquet_tables(path))
+        elif name.endswith(".csv"):
+            yield from batches(name, _csv_tables(path))
+        else:
+            yield from _json(path)
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path} cannot be read, it is damaged or not what its name says: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _arrow_tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
+    for path in paths:
+        with pa.memory_map(str(path)) as stream, pa.ipc.open_stream(stream) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+
+def _parquet_tables(path: Path) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            yield pa.Table.from_batches([batch])
+
+
+def _csv_tables(path: Path) -> Iterator[pa.Table]:
+    from pyarrow import csv
+
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = reader.schema.names
+    # A column of texts that look like numbers is still one of texts, so types are chosen by reading all.
+    table = csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(use_threads=False),
+        parse_options=parse,
+        convert_options=csv.ConvertOptions(column_types={n: pa.large_string() for n in names if n in TEXTS}),
+    )
+    yield from (table.slice(start, _BATCH) for start in range(0, table.num_rows, _BATCH))
+
+
+def _json(path: Path) -> Iterator[Block]:
+    opened: IO[str]
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8-sig") as opened
+    ):
+        if path.name.endswith((".json", ".json.gz")):
+            start = opened.read(1 << 10).lstrip()[:1]
+            opened.seek(0)
+            if start == "[":
+                try:
+                    yield Block.from_rows(str(path), json.load(opened))
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+                return
+        yield from _json_lines(path, opened)
+
+
+def _json_lines(path: Path, opened: IO[str]) -> Iterator[Block]:
+    lines = ((number, line) for number, line in enumerate(opened, start=1) if line.strip())
+    while chunk := list(islice(lines, _BATCH)):
+        rows: list[Row] = []
+        for number, line in chunk:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: needed is an object with one row, got {line[:40]!r}")
+            rows.append(row)
+        yield Block(str(path), np.array([number for number, _ in chunk]), rows)

@@ -1,0 +1,21 @@
+"""All figures of a report and of an audit, in the order of the page; importing this imports Altair."""
+
+from valuesoup.report.figures.base import Figure, Table
+from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTER
+from valuesoup.report.figures.scores import ACCURACY, FRONTIER, HYPERVOLUME, PARALLEL
+from valuesoup.report.figures.training import CURVES, GEOMETRY
+
+__all__ = [
+    "ACCURACY",
+    "CONSISTENCY",
+    "CURVES",
+    "FRONTIER",
+    "GEOMETRY",
+    "HYPERVOLUME",
+    "MATRIX",
+    "PARALLEL",
+    "RETENTION",
+    "SCATTER",
+    "Figure",
+    "Table",
+]

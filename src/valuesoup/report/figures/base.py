@@ -1,0 +1,106 @@
+"""What a figure is, and the few pieces that all figures are put together from."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import altair as alt
+
+from valuesoup.report.look import method_scale
+from valuesoup.report.model import ReportData, Results
+
+Cell = str | int | float | bool | None
+Row = dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The data of a figure.
+
+    Attributes:
+        rows: One mapping per mark, keyed by plain field names, which are safe inside a Vega expression
+            whatever the values of a run are called.
+        headings: Field name to the column heading of the CSV file; fields that are absent head themselves.
+    """
+
+    rows: list[Row]
+    headings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report.
+
+    Attributes:
+        name: File name without extension.
+        title: Heading.
+        table: The figure's data; no rows means that the figure cannot be drawn.
+        chart: Draws it from that data (Altair chart).
+        caption: What is to be seen, in a sentence or two; computed, since it states numbers.
+        missing: The sentence that stands in the figure's place where its data are missing.
+    """
+
+    name: str
+    title: str
+    table: Callable[[ReportData], Table]
+    chart: Callable[[ReportData, Table], alt.TopLevelMixin]
+    caption: Callable[[ReportData, Table], str]
+    missing: str
+
+
+DATA = "table"  # the name under which a specification refers to its figure's own rows
+
+
+def source(table: Table, dataset: str | None = None) -> alt.Chart:
+    """A chart on the figure's rows, or on those of one data set.
+
+    The rows are named here and put into the finished specification: Altair would check each one, for seconds.
+    """
+    chart = alt.Chart(alt.NamedData(DATA))
+    if dataset is None:
+        return chart
+    return chart.transform_filter(alt.FieldEqualPredicate(field="dataset", equal=dataset))
+
+
+def extra(rows: Sequence[Row]) -> alt.Chart:
+    """A chart on a few rows of its own, such as the thresholds of a histogram."""
+    return alt.Chart(alt.Data(values=list(rows)))
+
+
+def method_colour(results: Results, only: Sequence[str] | None = None, legend: Any = alt.Undefined) -> alt.Color:
+    """The colour encoding of the field ``method``; ``only`` limits the legend to those methods."""
+    names, colours, _ = method_scale(results)
+    shown = [(n, c) for n, c in zip(names, colours, strict=True) if only is None or n in only]
+    scale = alt.Scale(domain=[n for n, _ in shown], range=[c for _, c in shown])
+    return alt.Color("method:N", scale=scale, legend=legend, title=None)
+
+
+def method_shape(results: Results, only: Sequence[str] | None = None) -> alt.Shape:
+    """The shape encoding of the field ``method``, beside the colour for those who see no colours."""
+    names, _, shapes = method_scale(results)
+    shown = [(n, s) for n, s in zip(names, shapes, strict=True) if only is None or n in only]
+    scale = alt.Scale(domain=[n for n, _ in shown], range=[s for _, s in shown])
+    return alt.Shape("method:N", scale=scale, title=None)
+
+
+def present_methods(table: Table) -> list[str]:
+    """The methods that occur in a table."""
+    return list(dict.fromkeys(str(row["method"]) for row in table.rows))
+
+
+def value_pairs(count: int) -> Iterator[tuple[int, int]]:
+    """Index pairs i < j of ``count`` values."""
+    return combinations(range(count), 2)
+
+
+def panels(charts: Sequence[alt.TopLevelMixin], columns: int = 2) -> alt.TopLevelMixin:
+    """Several panels as small multiples with common legends; one panel stays alone."""
+    if len(charts) == 1:
+        return charts[0]
+    return alt.concat(*charts, columns=columns)
+
+
+def panel_width(count: int) -> int:
+    """Width in pixels of one of ``count`` panels in the PNG and SVG; the page fits widths to its own."""
+    return {1: 640, 2: 300}.get(count, 300)

@@ -1,0 +1,359 @@
+"""Figures of what was reached: frontiers, parallel coordinates, hypervolumes, reward-model accuracy."""
+
+from collections.abc import Iterable
+
+import altair as alt
+import moocore
+import numpy as np
+
+from valuesoup.report.figures.base import (
+    Figure,
+    Row,
+    Table,
+    extra,
+    method_colour,
+    method_shape,
+    panel_width,
+    panels,
+    present_methods,
+    source,
+    value_pairs,
+)
+from valuesoup.report.look import VALUE_COLOURS, WARNING, cycle
+from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores, weights_text
+from valuesoup.report.tables import number
+
+HIGHER = "reward (higher is better)"
+
+
+def _candidates(data: ReportData) -> Table:
+    values = data.results["values"]
+    rows: list[Row] = []
+    for candidate in data.results.get("candidates") or ():
+        split, scores = shown_scores(candidate)
+        if any(value not in scores for value in values):
+            continue
+        base = is_base(candidate)
+        fluency = fluency_of(candidate)
+        row: Row = {
+            "id": candidate["id"],
+            "method": "base" if base else candidate["method"],
+            "weights": "base model" if base else weights_text(candidate["weights"]),
+            "split": split,
+            "frontier": candidate["on_frontier"],
+            "probability": candidate.get("frontier_probability"),
+            "fluency": fluency,
+            "low_fluency": fluency is not None and fluency < data.fluency_bound,
+        }
+        for j, value in enumerate(values):
+            estimate = scores[value]
+            row |= {f"s{j}": estimate["mean"], f"low{j}": estimate.get("low"), f"high{j}": estimate.get("high")}
+        rows.append(row)
+    _mark_lines(rows, len(values))
+    headings = {f"s{j}": value for j, value in enumerate(values)}
+    headings |= {f"{end}{j}": f"{value} {end}" for j, value in enumerate(values) for end in ("low", "high")}
+    return Table(rows, headings)
+
+
+def _mark_lines(rows: list[Row], n: int) -> None:
+    """Mark the points that a method's line joins: non-dominated within it, on the best split it was scored on.
+
+    Test and validation prompts differ, so one line never mixes them.
+    """
+    for method in {str(row["method"]) for row in rows}:
+        own = [row for row in rows if row["method"] == method]
+        splits = {str(row["split"]) for row in own}
+        split = "test" if "test" in splits else "validation"
+        line = [row for row in own if row["split"] == split]
+        scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
+        best = moocore.is_nondominated(scores, maximise=True, keep_weakly=True)
+        for row in own:
+            row["joined"] = False
+        for row, keep in zip(line, best, strict=True):
+            row["joined"] = bool(keep)
+
+
+def _tooltip(data: ReportData) -> list[alt.Tooltip]:
+    tips = [alt.Tooltip("method:N", title="method"), alt.Tooltip("weights:N", title="weights")]
+    tips += [alt.Tooltip(f"s{j}:Q", title=value, format=".3f") for j, value in enumerate(data.results["values"])]
+    return [
+        *tips,
+        alt.Tooltip("split:N", title="scored on"),
+        alt.Tooltip("probability:Q", title="P(on frontier)", format=".2f"),
+        alt.Tooltip("fluency:Q", title="fluency", format=".2f"),
+    ]
+
+
+def _full() -> dict[str, object]:
+    return {"test": "datum.frontier || datum.method == 'base'", "value": 1}
+
+
+def _projection(data: ReportData, table: Table, i: int, j: int, width: int, height: int) -> alt.LayerChart:
+    values = data.results["values"]
+    only = present_methods(table)
+    across, up = f"{values[i]} {HIGHER}", f"{values[j]} {HIGHER}"
+    x = alt.X(f"s{i}:Q", title=across, scale=alt.Scale(zero=False, nice=True))
+    y = alt.Y(f"s{j}:Q", title=up, scale=alt.Scale(zero=False, nice=True))
+    colour = method_colour(data.results, only)
+    chart = source(table)
+    bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
+    layers = [
+        bold.mark_rule(strokeWidth=1.2, opacity=0.4).encode(
+            x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y, color=colour
+        ),
+        bold.mark_rule(strokeWidth=1.2, opacity=0.4).encode(
+            x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q", color=colour
+        ),
+    ]
+    if len(values) == 2:  # beyond two values a projection's points have no order to be joined in
+        layers.insert(
+            0,
+            chart.transform_filter("datum.joined && datum.method != 'base'")
+            .mark_line(strokeWidth=2, opacity=0.75)
+            .encode(x=x, y=y, color=colour, order=f"s{i}:Q"),
+        )
+    layers.append(
+        chart.mark_point(filled=True, size=75, strokeWidth=1.5).encode(
+            x=x,
+            y=y,
+            color=colour,
+            shape=method_shape(data.results, only),
+            opacity={"condition": _full(), "value": 0.28},
+            size={"condition": {"test": "datum.method == 'base'", "value": 150}, "value": 75},
+            tooltip=_tooltip(data),
+        )
+    )
+    low = chart.transform_filter("datum.low_fluency")
+    layers.append(
+        low.mark_point(shape="cross", angle=45, size=190, color=WARNING, filled=False, strokeWidth=1.6).encode(
+            x=x, y=y, tooltip=_tooltip(data)
+        )
+    )
+    base = chart.transform_filter("datum.method == 'base'")
+    layers.append(base.mark_text(dx=10, dy=-10, align="left", text="base", fontWeight=600).encode(x=x, y=y))
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+def _dots(data: ReportData, table: Table) -> alt.LayerChart:
+    """One value: methods on the vertical axis, scores on the horizontal one."""
+    only = present_methods(table)
+    chart = source(table)
+    title = f"{data.results['values'][0]} {HIGHER}"
+    x = alt.X("s0:Q", title=title, scale=alt.Scale(zero=False))
+    y = alt.Y("method:N", title=None, sort=only)
+    colour = method_colour(data.results, only, legend=None)
+    bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
+    rule = bold.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
+        x=alt.X("low0:Q", title=title), x2="high0:Q", y=y, color=colour
+    )
+    points = chart.mark_point(filled=True, size=90).encode(
+        x=x,
+        y=y,
+        color=colour,
+        opacity={"condition": _full(), "value": 0.28},
+        tooltip=_tooltip(data),
+    )
+    low = (
+        chart.transform_filter("datum.low_fluency")
+        .mark_point(shape="cross", angle=45, size=190, color=WARNING, filled=False, strokeWidth=1.6)
+        .encode(x=x, y=y, tooltip=_tooltip(data))
+    )
+    return alt.layer(rule, points, low).properties(width=640, height=46 * len(only) + 20)
+
+
+def _frontier(data: ReportData, table: Table) -> alt.TopLevelMixin:
+    n = len(data.results["values"])
+    if n == 1:
+        return _dots(data, table)
+    pairs = list(value_pairs(n))
+    width = panel_width(len(pairs))
+    height = 420 if n == 2 else 260
+    return panels([_projection(data, table, i, j, width, height) for i, j in pairs], columns=2 if n == 3 else 3)
+
+
+def _share(rows: Iterable[Row], key: str) -> int:
+    return sum(bool(row[key]) for row in rows)
+
+
+def _frontier_caption(data: ReportData, table: Table) -> str:
+    n = len(data.results["values"])
+    tested = sum(row["split"] == "test" for row in table.rows)
+    text = ""
+    if tested == 0:
+        text = "Scores on the validation prompts, on which the candidates were also chosen; none were scored on test prompts. "
+    elif tested == len(table.rows):
+        text = "Scores on the test prompts. "
+    else:
+        text = (
+            f"Scores on the test prompts for {tested} candidates; the other {len(table.rows) - tested} "
+            "were not chosen and stand at their validation scores. "
+        )
+    text += "Strong points are on the frontier, faint ones are not; bars are bootstrap intervals over prompts. "
+    if n == 2:
+        text += "A line joins the points of a method that none of its own points dominates. "
+    elif n > 2:
+        text += "Each panel is a projection on two values, in which points hide that win on a third. "
+    if low := _share(table.rows, "low_fluency"):
+        text += f"A red cross marks the {low} with fluency below {number(data.fluency_bound, 2)}."
+    elif all(row["fluency"] is None for row in table.rows):
+        text += "Fluency was not measured."
+    return text.strip()
+
+
+FRONTIER = Figure(
+    "frontier",
+    "Frontiers",
+    _candidates,
+    _frontier,
+    _frontier_caption,
+    "No candidate has scores under every value, so there is no frontier to draw.",
+)
+
+
+def _parallel_table(data: ReportData) -> Table:
+    """Long form: one row per candidate and value; empty for one or two values, which need no such figure."""
+    values = data.results["values"]
+    wide = _candidates(data).rows if len(values) > 2 else []
+    rows: list[Row] = []
+    for j, value in enumerate(values if wide else ()):
+        scores = np.array([row[f"s{j}"] for row in wide], dtype=np.float64)
+        spread = float(np.ptp(scores)) or 1.0
+        rows += [
+            {
+                "id": row["id"],
+                "method": row["method"],
+                "weights": row["weights"],
+                "frontier": row["frontier"],
+                "value": value,
+                "order": j,
+                "score": row[f"s{j}"],
+                "relative": (float(score) - float(scores.min())) / spread,
+            }
+            for row, score in zip(wide, scores, strict=True)
+        ]
+    return Table(rows)
+
+
+def _parallel(data: ReportData, table: Table) -> alt.LayerChart:
+    only = present_methods(table)
+    values = list(data.results["values"])
+    base = source(table).encode(
+        x=alt.X(
+            "value:N", title=None, sort=values, axis=alt.Axis(labelAngle=0, grid=True), scale=alt.Scale(padding=0.2)
+        ),
+        y=alt.Y("relative:Q", title="score within its range (1 = best)", scale=alt.Scale(domain=[0, 1])),
+        color=method_colour(data.results, only),
+        detail="id:N",
+        opacity={"condition": {**_full(), "value": 0.85}, "value": 0.14},
+        tooltip=[
+            alt.Tooltip("method:N", title="method"),
+            alt.Tooltip("weights:N", title="weights"),
+            alt.Tooltip("value:N", title="value"),
+            alt.Tooltip("score:Q", title="score", format=".3f"),
+        ],
+    )
+    lines = base.mark_line(strokeWidth=1.8).encode(order="order:Q")
+    return alt.layer(lines, base.mark_point(filled=True, size=45)).properties(width=640, height=320)
+
+
+PARALLEL = Figure(
+    "parallel",
+    "All values at once",
+    _parallel_table,
+    _parallel,
+    lambda data, table: (
+        "One line per candidate; each value's axis runs from the worst to the best score of any candidate. "
+        "Lines that cross between two values show the conflict; faint lines are off the frontier."
+    ),
+    "",
+)
+
+
+def _volumes(data: ReportData) -> Table:
+    rows: list[Row] = []
+    for name, method in (data.results.get("methods") or {}).items():
+        if volume := method.get("hypervolume"):
+            low, high = volume.get("low"), volume.get("high")
+            rows.append({"method": name, "hypervolume": volume["value"], "low": low, "high": high})
+    return Table(sorted(rows, key=lambda row: -float(row["hypervolume"] or 0)))
+
+
+def _interval_chart(
+    table: Table, x: str, title: str, colour: alt.Color, y: str, tips: list[alt.Tooltip]
+) -> alt.LayerChart:
+    chart = source(table)
+    axis = alt.Y(
+        f"{y}:N", title=None, sort=[row[y] for row in table.rows], axis=alt.Axis(labelLimit=200, labelFontSize=13)
+    )
+    horizontal = alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False, padding=24))
+    rule = chart.mark_rule(strokeWidth=3, opacity=0.45).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", y=axis, color=colour
+    )
+    point = chart.mark_point(filled=True, size=130, opacity=1).encode(x=horizontal, y=axis, color=colour, tooltip=tips)
+    label = chart.mark_text(dy=-13, fontSize=12).encode(x=horizontal, y=axis, text=alt.Text(f"{x}:Q", format=".3f"))
+    return alt.layer(rule, point, label).properties(width=640, height=52 * len(table.rows) + 10)
+
+
+def _hypervolume(data: ReportData, table: Table) -> alt.LayerChart:
+    tips = [
+        alt.Tooltip("method:N"),
+        *(alt.Tooltip(f"{k}:Q", format=".4f") for k in ("hypervolume", "low", "high")),
+    ]
+    colour = method_colour(data.results, present_methods(table), legend=None)
+    return _interval_chart(table, "hypervolume", "hypervolume (higher is better)", colour, "method", tips)
+
+
+HYPERVOLUME = Figure(
+    "hypervolume",
+    "Hypervolume",
+    _volumes,
+    _hypervolume,
+    lambda data, table: (
+        "The volume that a method's frontier dominates, from one reference point for all methods, with its "
+        "bootstrap interval. Methods whose intervals overlap are not told apart by this run."
+    ),
+    "No hypervolume was computed.",
+)
+
+
+def _accuracies(data: ReportData) -> Table:
+    models = data.results.get("reward_models") or {}
+    return Table(
+        [
+            {"value": name, "accuracy": model.get("validation_accuracy"), "pairs": model.get("pairs")}
+            for name, model in models.items()
+            if model.get("validation_accuracy") is not None
+        ]
+    )
+
+
+def _accuracy(data: ReportData, table: Table) -> alt.LayerChart:
+    names = [str(row["value"]) for row in table.rows]
+    chart = source(table)
+    y = alt.Y("value:N", title=None, sort=names, axis=alt.Axis(labelLimit=200, labelFontSize=13))
+    x = alt.X(
+        "accuracy:Q",
+        title="held-out pairs ranked as labelled",
+        axis=alt.Axis(format="%"),
+        scale=alt.Scale(domain=[0, 1]),
+    )
+    scale = alt.Scale(domain=names, range=cycle(VALUE_COLOURS, len(names)))
+    bars = chart.mark_bar(height=18, cornerRadiusEnd=3, opacity=0.85).encode(
+        x=x,
+        y=y,
+        color=alt.Color("value:N", scale=scale, legend=None),
+        tooltip=[alt.Tooltip("value:N"), alt.Tooltip("accuracy:Q", format=".1%"), alt.Tooltip("pairs:Q")],
+    )
+    labels = chart.mark_text(dx=6, align="left").encode(x=x, y=y, text=alt.Text("accuracy:Q", format=".1%"))
+    chance = extra([{"chance": 0.5}]).mark_rule(strokeDash=[4, 4], color=WARNING).encode(x="chance:Q")
+    return alt.layer(bars, labels, chance).properties(width=640, height=44 * len(names) + 10)
+
+
+ACCURACY = Figure(
+    "reward-accuracy",
+    "Reward models",
+    _accuracies,
+    _accuracy,
+    lambda data, table: "How often each reward model prefers the chosen response; the dashed line is chance.",
+    "No reward model was trained here, so there is no held-out accuracy to show.",
+)

@@ -1,0 +1,186 @@
+"""Figures of what training did: the geometry of the value vectors per layer, and the training curves."""
+
+import re
+
+import altair as alt
+import numpy as np
+
+from valuesoup.report.figures.base import (
+    Figure,
+    Row,
+    Table,
+    method_colour,
+    panels,
+    present_methods,
+    source,
+)
+from valuesoup.report.look import DASHES, VALUE_COLOURS, cycle, method_scale
+from valuesoup.report.model import ReportData
+from valuesoup.report.tables import number
+
+MOST_STEPS = 300  # per training: a line has no more pixels to show
+
+
+def _layers(data: ReportData) -> Table:
+    rows: list[Row] = []
+    for method, entries in data.geometry.items():
+        own = [entry for entry in entries if entry.layer is not None]
+        order = {layer: k for k, layer in enumerate(dict.fromkeys(str(entry.layer) for entry in own))}
+        for entry in own:
+            block = re.search(r"\.(\d+)\.", str(entry.layer))
+            row: Row = {
+                "method": method,
+                "pair": f"{entry.first} – {entry.second}",
+                "layer": entry.layer,
+                "block": int(block.group(1)) if block else order[str(entry.layer)],
+            }
+            rows.append(row | {"cosine": entry.cosine, "l2": entry.l2})
+    return Table(rows)
+
+
+def _geometry_panel(data: ReportData, table: Table, field: str, title: str) -> alt.LayerChart:
+    pairs = list(dict.fromkeys(str(row["pair"]) for row in table.rows))
+    chart = source(table).encode(
+        x=alt.X("block:Q", title="layer", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8)),
+        color=method_colour(data.results, present_methods(table)),
+    )
+    points = chart.mark_point(filled=True, size=22, opacity=0.35).encode(
+        y=alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False)),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("pair:N"),
+            alt.Tooltip("layer:N"),
+            alt.Tooltip("cosine:Q", format=".3f"),
+            alt.Tooltip("l2:Q", title="distance", format=".3f"),
+        ],
+    )
+    lines = chart.mark_line(strokeWidth=2.2).encode(y=alt.Y(f"mean({field}):Q", title=title), detail="pair:N")
+    if len(pairs) > 1:
+        dashes = [list(dash) for dash in cycle(DASHES, len(pairs))]
+        lines = lines.encode(
+            strokeDash=alt.StrokeDash("pair:N", title=None, scale=alt.Scale(domain=pairs, range=dashes))
+        )
+    return alt.layer(points, lines).properties(width=300, height=240)
+
+
+def _geometry(data: ReportData, table: Table) -> alt.TopLevelMixin:
+    return panels(
+        [
+            _geometry_panel(data, table, "cosine", "cosine of two value vectors"),
+            _geometry_panel(data, table, "l2", "distance of two value vectors"),
+        ]
+    )
+
+
+def _geometry_caption(data: ReportData, table: Table) -> str:
+    text = "Lines are means over the adapted matrices of a layer, points the single matrices. "
+    overall = [
+        f"{method} {number(float(np.mean([e.cosine for e in entries if e.layer is None])), 2)}"
+        for method, entries in data.geometry.items()
+        if any(e.layer is None for e in entries)
+    ]
+    return text + (f"Cosine over all layers: {', '.join(overall)}." if overall else "")
+
+
+GEOMETRY = Figure(
+    "geometry",
+    "Geometry of the value vectors",
+    _layers,
+    _geometry,
+    _geometry_caption,
+    "No method of this run has two value vectors to compare.",
+)
+
+_PANELS = (
+    ("loss", "loss"),
+    ("margin", "reward margin (β · log-ratio)"),
+    ("logp", "log-probability of a response"),
+    ("accuracy", "reward accuracy"),
+)
+
+
+def _curves(data: ReportData) -> Table:
+    """Long form: training, panel, kind of line, step, number."""
+    rows: list[Row] = []
+    for training, points in data.curves.items():
+        steps = np.unique(np.linspace(0, len(points) - 1, MOST_STEPS).round().astype(int)) if points else []
+        for k, point in enumerate(points):
+            kinds = {
+                ("loss", "training"): point.loss,
+                ("loss", "validation"): point.eval_loss,
+                ("margin", "training"): point.margin,
+                ("logp", "chosen"): point.chosen,
+                ("logp", "rejected"): point.rejected,
+                ("accuracy", "training"): point.accuracy,
+            }
+            for (panel, kind), y in kinds.items():
+                # Validation is measured seldom: all of its points are kept.
+                if y is not None and np.isfinite(y) and (kind == "validation" or k in steps):
+                    row: Row = {"training": training, "panel": panel, "kind": kind, "step": point.step}
+                    rows.append(row | {"y": float(y)})
+    return Table(rows)
+
+
+def _training_colours(data: ReportData, trainings: list[str]) -> tuple[list[str], list[list[int]]]:
+    """Colour of the method that a training's name starts with, and a dash that tells its trainings apart."""
+    names, colours, _ = method_scale(data.results)
+    palette = dict(zip(names, colours, strict=True))
+    others = iter(cycle(VALUE_COLOURS, len(trainings)))
+    chosen: list[str] = []
+    dashes: list[list[int]] = []
+    for training in trainings:
+        owner = max((n for n in names if training == n or training.startswith(f"{n}/")), key=len, default=None)
+        colour = palette[owner] if owner else next(others)
+        dashes.append(list(DASHES[chosen.count(colour) % len(DASHES)]))
+        chosen.append(colour)
+    return chosen, dashes
+
+
+def _curve_panel(table: Table, panel: str, title: str, colour: alt.Color, dash: alt.StrokeDash) -> alt.LayerChart:
+    rows = [row for row in table.rows if row["panel"] == panel]
+    own = source(table).transform_filter(alt.FieldEqualPredicate(field="panel", equal=panel))
+    chart = own.encode(
+        x=alt.X("step:Q", title="step", scale=alt.Scale(nice=False)),
+        y=alt.Y("y:Q", title=title, scale=alt.Scale(zero=False)),
+        color=colour,
+        tooltip=[
+            alt.Tooltip("training:N"),
+            alt.Tooltip("kind:N", title="of"),
+            alt.Tooltip("step:Q"),
+            alt.Tooltip("y:Q", title=title, format=".4f"),
+        ],
+    )
+    layers = [
+        chart.transform_filter("datum.kind == 'training' || datum.kind == 'chosen'")
+        .mark_line(strokeWidth=1.8)
+        .encode(strokeDash=dash)
+    ]
+    if any(row["kind"] in ("validation", "rejected") for row in rows):
+        second = chart.transform_filter("datum.kind == 'validation' || datum.kind == 'rejected'")
+        layers.append(second.mark_line(strokeWidth=1.2, opacity=0.6).encode(strokeDash=dash))
+        layers.append(second.mark_point(size=22, filled=True, opacity=0.8))
+    return alt.layer(*layers).properties(width=300, height=200)
+
+
+def _curve_chart(data: ReportData, table: Table) -> alt.TopLevelMixin:
+    trainings = list(dict.fromkeys(str(row["training"]) for row in table.rows))
+    colours, dashes = _training_colours(data, trainings)
+    legend = alt.Legend(symbolType="stroke", symbolLimit=20, columns=4, symbolSize=400)
+    colour = alt.Color("training:N", title=None, scale=alt.Scale(domain=trainings, range=colours), legend=legend)
+    dash = alt.StrokeDash("training:N", title=None, scale=alt.Scale(domain=trainings, range=dashes), legend=legend)
+    drawn = {row["panel"] for row in table.rows}
+    return panels([_curve_panel(table, panel, title, colour, dash) for panel, title in _PANELS if panel in drawn])
+
+
+CURVES = Figure(
+    "training-curves",
+    "Training curves",
+    _curves,
+    _curve_chart,
+    lambda data, table: (
+        "Dotted points are validation loss, and in the panel of log-probabilities the rejected responses. DPO "
+        "widens the margin between chosen and rejected and often makes both less likely; a chosen line that "
+        "falls far is a sign of lost fluency."
+    ),
+    "No training of this run logged its curves.",
+)

@@ -1,0 +1,237 @@
+"""What a report is made of: the parsed results and the tables that the stages of a run left behind.
+
+Everything here is plain data (numbers, text, numpy arrays), so that a report can be drawn again from a run
+folder on a machine without torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuesoup.data.pairs import Message
+
+Weights = Mapping[str, float]
+
+
+class Estimate(TypedDict):
+    """A mean over prompts with the ends of its bootstrap interval, in the reward's own units."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Volume(TypedDict):
+    """A hypervolume with the ends of its bootstrap interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Quality(TypedDict):
+    """Signs of over-optimisation: fluency in [0, 1], KL from the base in nats per answer, tokens per answer."""
+
+    fluency: float | None
+    kl: float | None
+    tokens: float | None
+
+
+class CandidateResult(TypedDict):
+    """One candidate: a row of weights over the adapters of a method, and how it scored."""
+
+    id: str
+    method: str
+    weights: Weights | None
+    validation: Mapping[str, Estimate] | None
+    test: NotRequired[Mapping[str, Estimate] | None]
+    quality: NotRequired[Quality | None]
+    on_frontier: bool
+    frontier_probability: NotRequired[float | None]
+
+
+class RewardModelResult(TypedDict):
+    """How often a reward model prefers the chosen response on held-out pairs."""
+
+    validation_accuracy: float | None
+    pairs: int | None
+
+
+class FilterResult(TypedDict):
+    """What the consistency filter kept of one data set."""
+
+    tau: float | None
+    pairs: int
+    kept: int
+    undefined: int
+
+
+class MethodResult(TypedDict):
+    """What a method reached and what it cost."""
+
+    hypervolume: Volume | None
+    trained_pairs: NotRequired[int | None]
+    train_seconds: NotRequired[float | None]
+    evaluate_seconds: NotRequired[float | None]
+
+
+class GeometryResult(TypedDict):
+    """Mean cosine and distance between the value vectors of a method, over all layers."""
+
+    cosine: float | None
+    l2: float | None
+
+
+class Results(TypedDict):
+    """``results.json``, schema 1."""
+
+    schema: int
+    values: Sequence[str]
+    seed: NotRequired[int]
+    reward_models: NotRequired[Mapping[str, RewardModelResult]]
+    filters: NotRequired[Mapping[str, Mapping[str, FilterResult]]]
+    candidates: NotRequired[Sequence[CandidateResult]]
+    methods: NotRequired[Mapping[str, MethodResult]]
+    geometry: NotRequired[Mapping[str, GeometryResult]]
+
+
+@dataclass(frozen=True, eq=False)
+class GapTable:
+    """Reward gaps of one data set of N pairs under n values.
+
+    Attributes:
+        gaps: (N, n) normalised gaps, chosen minus rejected, columns in the order of ``results["values"]``.
+        consistency: (N,) value consistency in [-1, 1], NaN where it is undefined.
+        thresholds: The tau of each method that filtered this data set.
+
+    Raises:
+        ValueError: The two arrays do not have the same number of rows.
+    """
+
+    gaps: NDArray[np.float64]
+    consistency: NDArray[np.float64]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.gaps.ndim != 2 or self.consistency.shape != self.gaps.shape[:1]:
+            raise ValueError(f"gaps {self.gaps.shape} and consistency {self.consistency.shape} do not match")
+
+
+@dataclass(frozen=True)
+class ConflictPair:
+    """A pair on which the values disagree, with its texts, for the audit."""
+
+    id: str
+    prompt: Sequence[Message]
+    chosen: str
+    rejected: str
+    gaps: Mapping[str, float]
+    consistency: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One candidate's answer and its score under each value."""
+
+    text: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SampleAnswers:
+    """A prompt and what the shown candidates (by id) answered."""
+
+    prompt: Sequence[Message]
+    answers: Mapping[str, Answer]
+
+
+@dataclass(frozen=True)
+class LayerGeometry:
+    """Cosine and distance of two value vectors in one adapted matrix; ``layer`` None means all of them."""
+
+    layer: str | None
+    first: str
+    second: str
+    cosine: float
+    l2: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One logged step of a training; log-probabilities are summed over the tokens of a response."""
+
+    step: int
+    loss: float | None = None
+    eval_loss: float | None = None
+    chosen: float | None = None
+    rejected: float | None = None
+    margin: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report or an audit shows; a part that is empty is left out with a sentence that says so.
+
+    Attributes:
+        results: The parsed ``results.json``; an audit needs only ``schema`` and ``values``.
+        title: Heading of the page.
+        created: When, as text.
+        config_yaml: The resolved configuration, shown folded.
+        versions: Package name to version.
+        gaps: Reward gaps per data set.
+        dropped: Per data set, rows dropped on loading by reason.
+        sizes: Per data set, pairs per split ("train", "validation", "test").
+        answers: Sample answers of the shown candidates.
+        geometry: Per method, one entry per adapted matrix and pair of values.
+        curves: Per training, named "method/value" or anything else, its logged steps.
+        conflicts: Per data set, its most conflicting pairs, most conflicting first.
+        fluency_bound: Fluency below this is marked as low; fluency is a share in [0, 1].
+    """
+
+    results: Results
+    title: str = "valuesoup report"
+    created: str = ""
+    config_yaml: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    gaps: Mapping[str, GapTable] = field(default_factory=dict)
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    answers: Sequence[SampleAnswers] = ()
+    geometry: Mapping[str, Sequence[LayerGeometry]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
+    conflicts: Mapping[str, Sequence[ConflictPair]] = field(default_factory=dict)
+    fluency_bound: float = 0.8
+
+
+def is_base(candidate: CandidateResult) -> bool:
+    """True for the base model itself: the method is called "base", or every weight is zero."""
+    weights = candidate["weights"]
+    return candidate["method"] == "base" or bool(weights and not any(weights.values()))
+
+
+def shown_scores(candidate: CandidateResult) -> tuple[str, Mapping[str, Estimate]]:
+    """The scores to show and the split they are from: test where there are any, else validation, else none."""
+    if test := candidate.get("test"):
+        return "test", test
+    return "validation", candidate.get("validation") or {}
+
+
+def fluency_of(candidate: CandidateResult) -> float | None:
+    """The candidate's fluency, None where it was not measured."""
+    return (candidate.get("quality") or {}).get("fluency")  # type: ignore[return-value]
+
+
+def method_names(results: Results) -> list[str]:
+    """All methods except the base, in the order of the results, so that each keeps its colour everywhere."""
+    candidates = results.get("candidates") or ()
+    named = [*(results.get("methods") or ()), *(c["method"] for c in candidates if not is_base(c))]
+    return [name for name in dict.fromkeys(named) if name != "base"]
+
+
+def weights_text(weights: Weights | None) -> str:
+    """``{"helpful": 0.5, "harmless": 0.5}`` as "helpful 0.5 · harmless 0.5"; "" for None."""
+    return " · ".join(f"{name} {weight:.3g}" for name, weight in (weights or {}).items())

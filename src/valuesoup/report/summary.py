@@ -1,0 +1,151 @@
+"""The report in words: sentences computed from the numbers, honest about what a run cannot tell apart."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from valuesoup.report.model import ReportData, Volume, fluency_of, is_base, shown_scores, weights_text
+from valuesoup.report.tables import interval, number
+
+NEAR_CHANCE = 0.55
+
+
+def summarise(data: ReportData) -> list[str]:
+    """What a reader with one minute should know, most important first, as plain sentences.
+
+    Args:
+        data: The report; missing parts shorten the summary.
+    """
+    found = [_winner(data), _against_base(data), _low_fluency(data), _splits(data)]
+    found += [_cost(data), _reward_models(data), _conflict(data)]
+    return [sentence for sentence in found if sentence]
+
+
+def summarise_gaps(data: ReportData) -> list[str]:
+    """The same for an audit: what the reward gaps of each data set say, as plain sentences."""
+    sentences = [_conflict(data)]
+    for name, table in data.gaps.items():
+        if not len(table.gaps):
+            continue
+        unanimous = float(np.mean((table.gaps > 0).all(axis=1)))
+        against = float(np.mean((table.gaps < 0).all(axis=1)))
+        undefined = int(np.isnan(table.consistency).sum())
+        text = f"{name}: on {unanimous:.0%} of {_count(len(table.gaps), 'pair')} every value prefers the chosen"
+        text += f" response, on {against:.0%} every value prefers the rejected one"
+        sentences.append(text + (f"; {undefined:,} have no direction." if undefined else "."))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _volume_text(volume: Volume) -> str:
+    return interval(volume["value"], volume.get("low"), volume.get("high"))
+
+
+def _winner(data: ReportData) -> str:
+    volumes: dict[str, Volume] = {}
+    for name, method in (data.results.get("methods") or {}).items():
+        if volume := method.get("hypervolume"):
+            volumes[name] = volume
+    if not volumes:
+        return "No hypervolume was computed, so the methods are not ranked."
+    ranked = sorted(volumes, key=lambda name: -volumes[name]["value"])
+    best = volumes[ranked[0]]
+    if len(ranked) == 1:
+        return f"{ranked[0]} reaches a hypervolume of {_volume_text(best)}; there is no other method to compare with."
+    second = volumes[ranked[1]]
+    text = f"{ranked[0]} has the largest hypervolume, {_volume_text(best)}"
+    follower = f"{ranked[1]}, {_volume_text(second)}"
+    if best["value"] == second["value"]:
+        return f"{ranked[0]} and {ranked[1]} reach the same hypervolume, {_volume_text(best)}."
+    if best["low"] is None or second["high"] is None:
+        return f"{text}; next is {follower}. Without intervals on both, how sure that is remains open."
+    overlapping = [n for n in ranked[1:] if (high := volumes[n]["high"]) is not None and high >= best["low"]]
+    if not overlapping:
+        return f"{text}, and its interval does not overlap that of the next, {follower}."
+    also = f" (and {len(overlapping) - 1} more)" if len(overlapping) > 1 else ""
+    return f"{text}, but its interval overlaps that of {follower}{also}: this run does not tell them apart."
+
+
+def _against_base(data: ReportData) -> str:
+    values = data.results["values"]
+    candidates = data.results.get("candidates") or ()
+    base = next((c for c in candidates if is_base(c)), None)
+    if base is None:
+        return ""
+    split, reference = shown_scores(base)
+    better = total = 0
+    for candidate in candidates:
+        own_split, scores = shown_scores(candidate)
+        if is_base(candidate) or not candidate["on_frontier"] or own_split != split:
+            continue
+        if all(value in scores and value in reference for value in values):
+            total += 1
+            better += all(scores[value]["mean"] > reference[value]["mean"] for value in values)
+    if not total:
+        return ""
+    every = "on every value" if len(values) > 1 else f"on {values[0]}"
+    return f"{better} of {_count(total, 'frontier candidate')} score above the base model {every}."
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _low_fluency(data: ReportData) -> str:
+    frontier = [c for c in data.results.get("candidates") or () if c["on_frontier"] and not is_base(c)]
+    measured = [(fluency, c) for c in frontier if (fluency := fluency_of(c)) is not None]
+    if not frontier:
+        return ""
+    if not measured:
+        return "Fluency was not measured, so a high reward may still hide broken text."
+    low = sorted(((f, c) for f, c in measured if f < data.fluency_bound), key=lambda item: item[0])
+    bound = number(data.fluency_bound, 2)
+    if not low:
+        return f"Every measured frontier candidate keeps a fluency of at least {bound}."
+    worst = f"{low[0][1]['method']} {weights_text(low[0][1]['weights'])}".strip()
+    return (
+        f"Caution: {len(low)} of {_count(len(measured), 'frontier candidate')} have fluency below {bound} "
+        f"(lowest {number(low[0][0], 2)}, {worst}); their rewards are partly those of broken text."
+    )
+
+
+def _splits(data: ReportData) -> str:
+    splits = {shown_scores(c)[0] for c in data.results.get("candidates") or () if c["on_frontier"]}
+    if splits == {"validation"}:
+        return (
+            "Frontier scores are from the validation prompts on which the candidates were chosen, "
+            "and therefore look a little better than they are."
+        )
+    return ""
+
+
+def _cost(data: ReportData) -> str:
+    parts: list[str] = []
+    filters: Mapping[str, Mapping[str, Mapping[str, float | int | None]]] = data.results.get("filters") or {}  # type: ignore[assignment]
+    for method, sets in filters.items():
+        pairs = sum(int(counts["pairs"] or 0) for counts in sets.values())
+        kept = sum(int(counts["kept"] or 0) for counts in sets.values())
+        if pairs:
+            parts.append(f"{method} keeps {kept:,} of {pairs:,} pairs ({kept / pairs:.0%})")
+    return f"Filtering: {'; '.join(parts)}." if parts else ""
+
+
+def _reward_models(data: ReportData) -> str:
+    models = data.results.get("reward_models") or {}
+    known = {n: a for n, m in models.items() if (a := m.get("validation_accuracy")) is not None}
+    if not known:
+        return ""
+    text = "Reward models rank held-out pairs as labelled in " + ", ".join(
+        f"{accuracy:.0%} ({name})" for name, accuracy in known.items()
+    )
+    weak = [name for name, accuracy in known.items() if accuracy < NEAR_CHANCE]
+    return text + (f"; {' and '.join(weak)} is hardly better than chance." if weak else ".")
+
+
+def _conflict(data: ReportData) -> str:
+    """Share of pairs on which some value prefers the chosen and another the rejected response."""
+    tables = [table.gaps for table in data.gaps.values() if table.gaps.shape[1] > 1 and len(table.gaps)]
+    if not tables:
+        return ""
+    gaps = np.concatenate(tables)
+    share = float(np.mean((gaps > 0).any(axis=1) & (gaps < 0).any(axis=1)))
+    return f"On {share:.0%} of {_count(len(gaps), 'pair')} the values disagree about which response is better."

@@ -1,0 +1,205 @@
+"""The reward table: the raw score of every response under every value, kept once and read many times."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from valuesoup.errors import UserError, did_you_mean
+
+PAIR_SIDES = ("chosen", "rejected")
+_COLUMNS = ("item", "side", "value", "score")
+
+
+@dataclass(frozen=True, eq=False)
+class RewardTable:
+    """Scores of responses under every value, in raw units; higher is better.
+
+    The scores are checked when the table is made, so that whatever holds a table holds finite numbers.
+
+    Attributes:
+        items: Pair ids (or prompt ids, for generated answers), in the order of the data.
+        sides: ``("chosen", "rejected")`` for pairs, candidate ids for generated answers.
+        values: Names of the values.
+        scores: (items, sides, values) float64.
+        dataset: Name of the data set for messages; ``""`` where there is none.
+
+    Raises:
+        UserError: The shape does not match the names, a name of a side or value occurs twice, there is no
+            item, or a score is NaN or infinite (names the item, the side and the value).
+    """
+
+    items: list[str]
+    sides: tuple[str, ...]
+    values: tuple[str, ...]
+    scores: NDArray[np.float64]
+    dataset: str = ""
+
+    def __post_init__(self) -> None:
+        scores = np.ascontiguousarray(self.scores, dtype=np.float64)
+        expected = (len(self.items), len(self.sides), len(self.values))
+        if scores.shape != expected:
+            raise UserError(
+                f"The scores{self._where()} have shape {scores.shape}; {expected[0]} items, "
+                f"{expected[1]} sides and {expected[2]} values need {expected}."
+            )
+        for kind, names in (("side", self.sides), ("value", self.values)):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"The {kind} '{twice}' occurs twice in one reward table; names must differ.")
+        if not scores.size:
+            raise UserError(f"A reward table{self._where()} needs at least one item, one side and one value.")
+        finite = np.isfinite(scores)
+        if not finite.all():
+            item, side, value = (int(index) for index in np.argwhere(~finite)[0])
+            raise UserError(
+                f"The score of value '{self.values[value]}' for the {self.sides[side]} response of item "
+                f"'{self.items[item]}' (row {item}){self._where()} is {scores[item, side, value]}; "
+                f"every score must be finite, and {int((~finite).sum())} are not."
+            )
+        object.__setattr__(self, "items", list(self.items))
+        object.__setattr__(self, "sides", tuple(self.sides))
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "scores", scores)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _where(self) -> str:
+        return f" of data set '{self.dataset}'" if self.dataset else ""
+
+    def value_index(self, value: str) -> int:
+        """Return the position of ``value`` on the last axis of ``scores``.
+
+        Raises:
+            UserError: The table has no such value; names the nearest one.
+        """
+        if value not in self.values:
+            raise UserError(f"The reward table{self._where()} has no value '{value}'{did_you_mean(value, self.values)}")
+        return self.values.index(value)
+
+    def sigma(self) -> NDArray[np.float64]:
+        """Return the spread of each value, (n,): the population standard deviation (ddof 0).
+
+        Over all responses of the table, items and sides together (VC-Soup, arXiv:2603.18113, Eq. 10).
+
+        Raises:
+            UserError: A reward gives every response the same score (names the value and the data set).
+        """
+        flat = self.scores.reshape(-1, len(self.values))
+        # Deviations are scaled by the largest one, so that squaring neither overflows nor underflows.
+        deviations = flat - flat.mean(axis=0)
+        largest = np.abs(deviations).max(axis=0)
+        constant = np.flatnonzero(flat.max(axis=0) == flat.min(axis=0))
+        if constant.size:
+            raise UserError(
+                f"The reward of value '{self.values[constant[0]]}' gives all {len(flat)} responses"
+                f"{self._where()} the same score, {flat[0, constant[0]]:g}; "
+                "it cannot be normalised, and a reward must tell responses apart."
+            )
+        return np.asarray(largest * np.sqrt(np.mean((deviations / largest) ** 2, axis=0)), dtype=np.float64)
+
+    def gaps(self, normalise: bool = True, sigma: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Return the reward gaps chosen - rejected, (N, n).
+
+        Args:
+            normalise: Divide by the spread of each value (in units of its standard deviation); False gives
+                raw units.
+            sigma: (n,) spreads to divide by; the table's own when absent. A mean cancels in a gap.
+
+        Raises:
+            UserError: The table is not one of pairs, a reward has no spread, or ``sigma`` is not n positive
+                finite numbers.
+        """
+        if set(self.sides) != set(PAIR_SIDES):
+            raise UserError(
+                f"Reward gaps need the sides 'chosen' and 'rejected'; this table has {', '.join(self.sides)}."
+            )
+        chosen, rejected = (self.sides.index(side) for side in PAIR_SIDES)
+        gaps = self.scores[:, chosen] - self.scores[:, rejected]
+        if normalise:
+            gaps /= self.sigma() if sigma is None else self._checked(sigma)
+        return gaps
+
+    def _checked(self, sigma: ArrayLike) -> NDArray[np.float64]:
+        spreads = np.asarray(sigma, dtype=np.float64)
+        if spreads.shape != (len(self.values),):
+            raise UserError(
+                f"sigma has shape {spreads.shape}; the {len(self.values)} values {', '.join(self.values)} "
+                f"need one number each."
+            )
+        for value, spread in zip(self.values, spreads, strict=True):
+            if not (np.isfinite(spread) and spread > 0):
+                raise UserError(f"sigma of value '{value}' is {spread}; it must be a positive finite number.")
+        return spreads
+
+    def save(self, path: str | Path) -> None:
+        """Write Parquet in long form: one row per response and value (item, side, value, score)."""
+        count, sides, values = self.scores.shape
+        rows = np.arange(count * sides * values, dtype=np.int32)
+        columns = {
+            "item": _dictionary(rows // (sides * values), self.items),
+            "side": _dictionary(rows // values % sides, self.sides),
+            "value": _dictionary(rows % values, self.values),
+            "score": pa.array(self.scores.reshape(-1)),
+        }
+        table = pa.table(columns).replace_schema_metadata({"valuesoup": json.dumps({"dataset": self.dataset})})
+        pq.write_table(table, Path(path), compression="zstd")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a table that `save` wrote.
+
+        Raises:
+            UserError: The file is missing, is not Parquet, or is not a complete reward table in the order
+                that `save` writes.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"There is no reward table at {path}.")
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
+        if tuple(table.column_names) != _COLUMNS:
+            raise UserError(
+                f"{path} is not a reward table: its columns are {', '.join(table.column_names)}, not "
+                f"{', '.join(_COLUMNS)}."
+            )
+        item, items = _codes(table["item"])
+        side, sides = _codes(table["side"])
+        value, values = _codes(table["value"])
+        block = max(len(sides) * len(values), 1)
+        rows = np.arange(len(item))
+        complete = len(item) % block == 0 and bool(
+            (value == rows % max(len(values), 1)).all()
+            and (side == rows // max(len(values), 1) % max(len(sides), 1)).all()
+            and (item.reshape(-1, block) == item.reshape(-1, block)[:, :1]).all()
+        )
+        if not complete:
+            raise UserError(
+                f"{path} is not a complete reward table: every item needs one row per side "
+                f"({', '.join(sides)}) and value ({', '.join(values)}), in that order."
+            )
+        metadata = json.loads((table.schema.metadata or {}).get(b"valuesoup", b"{}"))
+        scores = table["score"].to_numpy().reshape(-1, len(sides), len(values))
+        names = np.asarray(items, dtype=object)[item[::block]].tolist()
+        return cls(names, tuple(sides), tuple(values), scores, metadata.get("dataset", ""))
+
+
+def _dictionary(codes: NDArray[np.int32], names: list[str] | tuple[str, ...]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(names), type=pa.string()))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+    """Return each row's position in the list of distinct names, and that list in order of appearance."""
+    plain = column.cast(pa.string()).combine_chunks()
+    encoded = plain.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()

@@ -1,0 +1,257 @@
+"""Reward models trained here: a classifier with one logit on preference pairs, by TRL's RewardTrainer."""
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuesoup.data.pairs import Messages, Pairs
+from valuesoup.errors import RunError, UserError
+from valuesoup.rewards.classifier import ClassifierReward, first_line, length_limit, load_tokenizer, pad_token, quiet
+from valuesoup.rewards.rendering import Renderer, check_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class RewardTraining:
+    """Settings of a reward model's training.
+
+    Attributes:
+        epochs: Passes over the training pairs; may be a fraction.
+        learning_rate: Peak rate of AdamW, falling linearly to zero after a tenth of the steps.
+        batch_size: Pairs per step.
+        max_length: Most tokens of prompt and response together, at most the model's own limit (None takes that);
+            a pair with a longer side is dropped and counted, never cut.
+        seed: Seed of the new head and of the order of the pairs.
+        rank: Rank of a LoRA on all linear layers, merged when training ends; None trains all weights.
+        template: How prompt and response are rendered, see `rendering.Renderer`.
+
+    Raises:
+        UserError: A setting is out of its range.
+    """
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    batch_size: int = 16
+    max_length: int | None = None
+    seed: int = 0
+    rank: int | None = None
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
+        for name, number in asdict(self).items():
+            if name not in ("seed", "template") and number is not None and not (math.isfinite(number) and number > 0):
+                raise UserError(f"{name} of a reward model's training is {number}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class RewardReport:
+    """What came of training a reward model.
+
+    Attributes:
+        validation_accuracy: Share of the validation pairs whose chosen response scores higher; a tie counts half.
+            NaN without validation pairs.
+        validation_pairs: How many pairs that is measured on.
+        pairs: How many pairs were trained on.
+        too_long: Training and validation pairs that were left out because a side exceeds the length limit.
+        train_loss: Mean loss over the training.
+        train_seconds: Time of the training alone.
+    """
+
+    validation_accuracy: float
+    validation_pairs: int
+    pairs: int
+    too_long: int
+    train_loss: float
+    train_seconds: float
+
+
+def train_reward_model(
+    base: str | Path, train: Pairs, validation: Pairs, out: Path, settings: RewardTraining | None = None
+) -> RewardReport:
+    """Train a reward model on preference pairs and save it as a folder that `ClassifierReward` loads.
+
+    Minimises the Bradley-Terry loss -log sigmoid(r(x, y_w) - r(x, y_l)) (arXiv:2203.02155, Eq. 1). The same base,
+    pairs and settings give the same model on the same machine.
+
+    Args:
+        base: Hub id or folder of a causal language model with its tokenizer.
+        train: Pairs to train on.
+        validation: Pairs to measure the accuracy on; may be empty.
+        out: Folder to write the model and its tokenizer into; made where absent.
+        settings: See `RewardTraining`; defaults when None.
+
+    Raises:
+        UserError: The base or its tokenizer does not load, has no padding token, or no training pair fits the limit.
+        RunError: The loss is no longer a number.
+    """
+    settings = settings or RewardTraining()
+    from transformers import set_seed
+
+    tokenizer = load_tokenizer(str(base))
+    # The new head is drawn at random when the model is loaded.
+    set_seed(settings.seed)
+    with quiet():
+        model = _load_base(base, tokenizer)
+    renderer = Renderer(tokenizer, settings.template)
+    limit = length_limit(model.config, tokenizer)
+    limit = min(limit, settings.max_length or limit)
+    rows, fits = _encode(renderer, train, limit)
+    if not len(rows["chosen_ids"]):
+        raise UserError(
+            f"None of the {len(train)} training pairs fits the {limit} tokens that the reward model takes; raise "
+            "max_length or give shorter pairs."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        model, loss, seconds = _train(model, tokenizer, rows, settings)
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+    _, valid = _encode(renderer, validation, limit)
+    measured = validation.filter(valid)
+    return RewardReport(
+        validation_accuracy=accuracy(ClassifierReward(out, template=settings.template), measured),
+        validation_pairs=len(measured),
+        pairs=int(fits.sum()),
+        too_long=int((~fits).sum() + (~valid).sum()),
+        train_loss=loss,
+        train_seconds=seconds,
+    )
+
+
+def accuracy(reward: ClassifierReward, pairs: Pairs) -> float:
+    """Return the share of pairs whose chosen response the reward scores higher; ties count half, NaN for no pair.
+
+    Raises:
+        UserError: As `ClassifierReward.score`.
+    """
+    if not len(pairs):
+        return math.nan
+    prompts, answers = _flat(pairs)
+    chosen, rejected = reward.score(prompts, answers).reshape(-1, 2).T
+    return float(np.mean(chosen > rejected) + 0.5 * np.mean(chosen == rejected))
+
+
+def _load_base(base: str | Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1, dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The base '{base}' of a reward model does not load ({first_line(error)}).") from None
+    tokenizer.pad_token_id = pad_token(model.config, tokenizer)
+    return model
+
+
+def _flat(pairs: Pairs) -> tuple[list[Messages], list[str]]:
+    """Return prompts and answers of both sides, chosen and rejected in turn."""
+    prompts: list[Messages] = []
+    answers: list[str] = []
+    for pair in pairs:
+        for response in (pair.chosen, pair.rejected):
+            prompts.append((*pair.prompt, *response[:-1]))
+            answers.append(response[-1]["content"])
+    return prompts, answers
+
+
+def _encode(
+    renderer: Renderer, pairs: Pairs, limit: int
+) -> tuple[dict[str, list[NDArray[np.int32]]], NDArray[np.bool_]]:
+    """Return the columns that TRL trains on, and which of the pairs they are: those within the limit."""
+    ids = renderer.encode(*_flat(pairs))
+    sides = list(zip(ids[::2], ids[1::2], strict=True))
+    fits = np.array([max(len(chosen), len(rejected)) <= limit for chosen, rejected in sides], dtype=np.bool_)
+    kept = [side for side, fit in zip(sides, fits, strict=True) if fit]
+    return {"chosen_ids": [chosen for chosen, _ in kept], "rejected_ids": [rejected for _, rejected in kept]}, fits
+
+
+def _train(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: dict[str, list[NDArray[np.int32]]],
+    settings: RewardTraining,
+) -> tuple["PreTrainedModel", float, float]:
+    """Return the trained model (LoRA merged), its mean loss, and the seconds that took."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from trl import RewardConfig, RewardTrainer
+
+    cuda = torch.cuda.is_available()
+    lora = None
+    if settings.rank is not None:
+        lora = LoraConfig(
+            task_type="SEQ_CLS",
+            r=settings.rank,
+            lora_alpha=2 * settings.rank,
+            target_modules="all-linear",
+            modules_to_save=["score"],
+        )
+    lengths = [max(len(side) for side in pair) for pair in zip(*rows.values(), strict=True)]
+    with _scratch() as folder:
+        arguments = RewardConfig(
+            output_dir=str(folder),
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            per_device_train_batch_size=settings.batch_size,
+            lr_scheduler_type="linear",
+            warmup_steps=0.1,
+            max_length=None,
+            seed=settings.seed,
+            data_seed=settings.seed,
+            # Pairs of similar length share a batch, which saves padding; their batches come in random order.
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=False,
+            use_cpu=not cuda,
+            bf16=cuda and torch.cuda.is_bf16_supported(),
+            gradient_checkpointing=False,
+            dataloader_pin_memory=cuda,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            push_to_hub=False,
+            disable_tqdm=True,
+        )
+        trainer = RewardTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict({**rows, "length": lengths}),
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+        trainer.remove_callback(PrinterCallback)
+        start = time.perf_counter()
+        loss = float(trainer.train().training_loss)
+        seconds = time.perf_counter() - start
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+    if not math.isfinite(loss):
+        raise RunError(
+            f"The loss of the reward model became {loss} at learning rate {settings.learning_rate:g}; lower it."
+        )
+    if lora is not None:
+        trained = trained.merge_and_unload()
+    return trained, loss, seconds
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give the trainer a folder that disappears, although it writes nothing that is asked for."""
+    folder = Path(tempfile.mkdtemp(prefix="valuesoup-reward-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,150 @@
+"""The frozen base model π_0: loading, its tokenizer, its fingerprint, and which of its layers a LoRA adapts."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from valuesoup.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""The projections that the paper adapts (section 5.1.4)."""
+
+
+def load_tokenizer(
+    base: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer, with a padding token.
+
+    Raises:
+        UserError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(base), revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"base '{base}' has no tokenizer that loads ({_first_line(error)}); save one beside the model."
+        ) from None
+    if tokenizer is None or tokenizer.vocab_size == 0:
+        raise UserError(f"base '{base}' has an empty tokenizer; save the right one beside the model.")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of '{base}' has no end-of-sequence token; set eos_token in it.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    base: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> "PreTrainedModel":
+    """Load a causal language model for use as a frozen base: evaluation mode, no gradients, sdpa attention.
+
+    Args:
+        base: Hub id or local folder.
+        revision: Hub revision.
+        dtype: A torch dtype by name, or ``auto`` for the checkpoint's own.
+        device: Where to put it.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        UserError: No such model, or it is not a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    path = Path(base)
+    if path.is_absolute() and not path.exists():
+        raise UserError(f"base '{base}' does not exist; give a local folder or a hub id.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"base '{base}' does not load ({_first_line(error)}).") from None
+    model.requires_grad_(False)
+    return model.to(device).eval()
+
+
+def target_layers(model: nn.Module, targets: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the linear layers that a LoRA adapts, in the model's order.
+
+    Args:
+        model: The base.
+        targets: Layer names or endings, as PEFT's ``target_modules``. None takes the attention projections where
+            the model has them (the paper's choice), else PEFT's own default for the architecture.
+
+    Raises:
+        UserError: Nothing matches; the sentence names what the model has.
+    """
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+    linear = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    endings = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    if targets is None:
+        kind = getattr(getattr(model, "config", None), "model_type", "")
+        targets = [name for name in ATTENTION if name in endings] or list(DEFAULTS.get(kind, []))
+    config = LoraConfig(target_modules=list(targets)) if targets else None
+    found = [name for name in linear if config is not None and check_target_module_exists(config, name)]
+    if not found:
+        raise UserError(
+            f"no linear layer matches target_modules {list(targets)}; this model has layers ending in "
+            f"{', '.join(endings)}."
+        )
+    return found
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """Return (in, out) features of a linear layer, also of GPT-2's transposed one and of quantised ones."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return int(weight.shape[0]), int(weight.shape[1])  # Conv1D keeps (in, out)
+
+
+def fingerprint_weights(model: nn.Module, layers: Sequence[str]) -> str | None:
+    """Return a hash of a sample of the base's weights in the given layers.
+
+    It is the same whether the checkpoint is loaded in its own dtype or in float32.
+
+    None for quantised weights, which have no comparable numbers.
+    """
+    digest = hashlib.sha256()
+    for name in layers:
+        weight = model.get_submodule(name).weight
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            return None
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + _rounded(sample))
+    return digest.hexdigest()[:16]
+
+
+def _rounded(sample: torch.Tensor) -> bytes:
+    # bfloat16 is the shortest common dtype; what was stored in it, rounds to itself.
+    return sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

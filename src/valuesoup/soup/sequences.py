@@ -1,0 +1,80 @@
+"""Log-probabilities of responses under a soup, each row at its own weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from valuesoup.soup.soup import Soup
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Prompts padded on the left and responses on the right, so that all responses start in one column.
+
+    Attributes:
+        input_ids: (rows, prompt width + response width).
+        attention_mask: The same shape, 1 on real tokens.
+        responses: (rows, response width) token ids, padded with 0.
+        response_mask: The same shape, True on real tokens.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    responses: Tensor
+    response_mask: Tensor
+
+    @classmethod
+    def build(cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> "SequenceBatch":
+        """Pad token ids into a batch.
+
+        Args:
+            prompts: Token ids of each prompt, not empty.
+            responses: Token ids of each response, end of sequence included.
+        """
+        left = max(map(len, prompts))
+        right = max(map(len, responses))
+        ids, mask = [], []
+        for prompt, response in zip(prompts, responses, strict=True):
+            before, after = left - len(prompt), right - len(response)
+            ids.append([0] * before + list(prompt) + list(response) + [0] * after)
+            mask.append([0] * before + [1] * (len(prompt) + len(response)) + [0] * after)
+        input_ids, attention_mask = torch.tensor(ids), torch.tensor(mask)
+        return cls(input_ids, attention_mask, input_ids[:, left:], attention_mask[:, left:].bool())
+
+    def to(self, device: torch.device | str) -> "SequenceBatch":
+        """Return the batch on a device."""
+        return SequenceBatch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.responses.to(device),
+            self.response_mask.to(device),
+        )
+
+
+def response_logits(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) -> Tensor:
+    """Return the logits that predict each response token, (rows, response width, vocabulary), in float32.
+
+    The output head runs on the responses' positions only.
+    """
+    width = batch.responses.shape[1]
+    output = soup(
+        weights,
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=(batch.attention_mask.cumsum(1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=width + 1,
+    )
+    logits: Tensor = output.logits[:, -width - 1 : -1].float()
+    return logits
+
+
+def token_log_probs(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) -> Tensor:
+    """Return log π(token | before) of each response token, (rows, response width), 0 on padding."""
+    logits = response_logits(soup, weights, batch)
+    picked = logits.gather(-1, batch.responses[..., None])[..., 0] - logits.logsumexp(-1)
+    return picked.masked_fill(~batch.response_mask, 0.0)

@@ -1,0 +1,203 @@
+"""Value vectors: the change of weights that training on one value made, kept as LoRA factors, in PEFT's format."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from valuesoup.errors import UserError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+BASE_RECORD = "valuesoup.json"
+_PREFIX = "base_model.model."
+
+# Settings of a LoRA adapter under which it is not a plain sum s·B·A on top of the base, with what to say of them.
+_NOT_LINEAR = {
+    "use_dora": "uses DoRA, which rescales the base's own weights",
+    "modules_to_save": "replaces whole modules (modules_to_save)",
+    "lora_bias": "trains biases (lora_bias)",
+    "layer_replication": "replicates layers of the base",
+    "trainable_token_indices": "retrains token embeddings",
+    "target_parameters": "adapts bare parameters (target_parameters)",
+    "alora_invocation_tokens": "switches on only after certain tokens (aLoRA)",
+    "use_qalora": "pools its input (QA-LoRA)",
+    "use_bdlora": "is block-diagonal (BD-LoRA)",
+    "arrow_config": "routes between experts (Arrow)",
+    "kasa_config": "truncates the base's own weights (KaSA)",
+    "monteclora_config": "samples its weights (MonteCLoRA)",
+    "velora_config": "compresses its activations (VeLoRA)",
+}
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The LoRA of one linear layer: ΔW = scale · B · A.
+
+    Attributes:
+        A: (rank, in features).
+        B: (out features, rank).
+        scale: alpha / rank, or alpha / √rank for rsLoRA.
+    """
+
+    A: Tensor
+    B: Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """The number of rows of A."""
+        return int(self.A.shape[0])
+
+    def delta(self) -> Tensor:
+        """Return ΔW, shape (out features, in features), in float32; forms the dense matrix."""
+        return self.scale * (self.B.float() @ self.A.float())
+
+
+@dataclass(frozen=True)
+class ValueVector:
+    """θ_i = π_i − π_0 as LoRA factors per adapted layer (Eq. 7); also any composition of such vectors.
+
+    Attributes:
+        layers: Factors by the layer's name in the base model, e.g. ``model.layers.0.self_attn.q_proj``.
+        base: The base's hub id or path.
+        base_fingerprint: A hash of a sample of the base's weights, or None where it is not known.
+    """
+
+    layers: Mapping[str, Factors]
+    base: str = ""
+    base_fingerprint: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of its layers."""
+        return max(factors.rank for factors in self.layers.values())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ValueVector":
+        """Read a PEFT LoRA adapter from a folder.
+
+        Different ranks, alphas (also per layer) and rsLoRA are understood.
+
+        Raises:
+            UserError: The folder holds no LoRA adapter, a damaged one, or one that is not linear in its weights
+                (DoRA, trained biases, modules_to_save, …).
+        """
+        folder = Path(path)
+        config = _read_config(folder)
+        _refuse_unless_linear(config, folder)
+        try:
+            tensors = load_file(folder / ADAPTER_WEIGHTS)
+        except FileNotFoundError:
+            raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}; a PEFT adapter folder holds one.") from None
+        except SafetensorError as error:
+            raise UserError(f"{folder / ADAPTER_WEIGHTS} is damaged ({error}); save the adapter again.") from None
+        record = folder / BASE_RECORD
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        return cls(
+            layers=_pair_factors(tensors, config, folder),
+            base=str(config.get("base_model_name_or_path") or ""),
+            base_fingerprint=known.get("base_fingerprint"),
+        )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a PEFT adapter that PEFT, transformers and vLLM load; scales are folded into B, alpha = rank.
+
+        Layers of lower rank are padded with zeros to the largest rank, which changes nothing in ΔW.
+
+        Args:
+            path: A folder, made if need be.
+        """
+        from peft import LoraConfig, TaskType
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        rank = self.rank
+        tensors = {}
+        for name, factors in self.layers.items():
+            A = torch.zeros(rank, factors.A.shape[1], dtype=factors.A.dtype)
+            B = torch.zeros(factors.B.shape[0], rank, dtype=factors.B.dtype)
+            A[: factors.rank] = factors.A.detach().cpu()
+            B[:, : factors.rank] = (factors.scale * factors.B.detach().float()).to(factors.B.dtype).cpu()
+            tensors[f"{_PREFIX}{name}.lora_A.weight"] = A
+            tensors[f"{_PREFIX}{name}.lora_B.weight"] = B
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            lora_dropout=0.0,
+            target_modules=sorted(self.layers),
+            task_type=TaskType.CAUSAL_LM,
+            base_model_name_or_path=self.base,
+            inference_mode=True,
+        ).save_pretrained(str(folder))
+        record = {"base_fingerprint": self.base_fingerprint, **self.extra}
+        (folder / BASE_RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is not a PEFT adapter: it has no {ADAPTER_CONFIG}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is not valid JSON; save the adapter again.") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise UserError(f"{folder} is a {kind} adapter; a soup is made of LORA adapters.")
+    return config
+
+
+def _refuse_unless_linear(config: Mapping[str, Any], folder: Path) -> None:
+    for key, reason in _NOT_LINEAR.items():
+        if config.get(key):
+            raise UserError(f"adapter {folder} {reason}, so it cannot be mixed linearly; train a plain LoRA.")
+    if config.get("bias", "none") != "none":
+        raise UserError(f"adapter {folder} trains biases (bias={config['bias']}); train it again with bias='none'.")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise UserError(
+            f"adapter {folder} was initialised with {start}, which changes the base's weights; convert it to a plain "
+            "LoRA first (PEFT: path_initial_model_for_weight_conversion)."
+        )
+
+
+def _pair_factors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Factors]:
+    down, up = {}, {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(_PREFIX)
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"adapter {folder}: {key} holds NaN or infinite numbers; train it again.")
+        if name.endswith(".lora_A.weight") and tensor.dim() == 2:
+            down[name.removesuffix(".lora_A.weight")] = tensor
+        elif name.endswith(".lora_B.weight") and tensor.dim() == 2:
+            up[name.removesuffix(".lora_B.weight")] = tensor
+        else:
+            raise UserError(f"adapter {folder}: {key} is not a factor of a linear layer, so it cannot be mixed.")
+    if not down or set(down) != set(up):
+        odd = sorted(set(down) ^ set(up))
+        where = odd[0] if odd else "every layer"
+        raise UserError(f"adapter {folder}: the factors A and B of {where} are incomplete.")
+    layers = {}
+    for name, A in down.items():
+        if A.shape[0] != up[name].shape[1]:
+            raise UserError(f"adapter {folder}: the factors of {name} have ranks {A.shape[0]} and {up[name].shape[1]}.")
+        layers[name] = Factors(A, up[name], _scale(name, int(A.shape[0]), config))
+    return layers
+
+
+def _scale(layer: str, rank: int, config: Mapping[str, Any]) -> float:
+    from peft.utils.other import get_pattern_key
+
+    alphas = config.get("alpha_pattern") or {}
+    alpha = float(alphas.get(get_pattern_key(alphas.keys(), layer), config.get("lora_alpha", rank)))
+    return float(alpha / rank**0.5) if config.get("use_rslora") else alpha / rank

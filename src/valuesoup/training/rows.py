@@ -1,0 +1,173 @@
+"""Training rows: token ids of pairs with what the loss wants to know of each, in flat arrays, and their batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from valuesoup.soup.sequences import SequenceBatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from valuesoup.data.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of token ids in one flat array.
+
+    Attributes:
+        tokens: All ids, one sequence after the other.
+        starts: (sequences + 1,) where each begins, and the end.
+    """
+
+    tokens: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
+        """Flatten lists of ids."""
+        lengths = np.fromiter((len(ids) for ids in sequences), np.int64, len(sequences))
+        tokens = np.fromiter((token for ids in sequences for token in ids), np.int32, int(lengths.sum()))
+        return cls(tokens, np.concatenate([[0], lengths.cumsum()]))
+
+    def __getitem__(self, place: int) -> list[int]:
+        ids: list[int] = self.tokens[self.starts[place] : self.starts[place + 1]].tolist()
+        return ids
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of each sequence."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Pairs as token ids.
+
+    Attributes:
+        ids: Pair ids.
+        prompts: Prompt tokens, the assistant's opening included.
+        chosen: Response tokens, end of sequence included.
+        rejected: Response tokens, end of sequence included.
+        too_long: Pairs left out because they pass the length limit.
+    """
+
+    ids: list[str]
+    prompts: Ragged
+    chosen: Ragged
+    rejected: Ragged
+    too_long: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenPairs:
+    """Render pairs with the policy's template and turn them into token ids.
+
+    A pair of which either side passes ``max_length`` tokens with its prompt is left out and counted: a cut response
+    is another response.
+    """
+    from valuesoup.data.templates import render_answer
+
+    first = [render_answer(pair.prompt, pair.chosen, tokenizer) for pair in pairs]
+    second = [render_answer(pair.prompt, pair.rejected, tokenizer) for pair in pairs]
+    prompts = encode(tokenizer, [prompt for prompt, _ in first])
+    chosen = encode(tokenizer, [answer for _, answer in first])
+    rejected = encode(tokenizer, [answer for _, answer in second])
+    keep = [
+        place
+        for place, (prompt, a, b) in enumerate(zip(prompts, chosen, rejected, strict=True))
+        if len(prompt) + max(len(a), len(b)) <= max_length
+    ]
+    ids = pairs.ids
+    return TokenPairs(
+        ids=[ids[place] for place in keep],
+        prompts=Ragged.of([prompts[place] for place in keep]),
+        chosen=Ragged.of([chosen[place] for place in keep]),
+        rejected=Ragged.of([rejected[place] for place in keep]),
+        too_long=len(ids) - len(keep),
+    )
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    """Return the token ids of rendered texts, to which nothing is added."""
+    if not texts:
+        return []
+    found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return found
+
+
+@dataclass(frozen=True)
+class TrainingRows(Dataset[int]):
+    """Pairs with the reference's log-probabilities and the loss's weight, scale, margin and vector of each row.
+
+    Attributes:
+        pairs: Token ids.
+        reference: (N, 2) log π_ref of chosen and rejected.
+        weight: (N,) w.
+        scale: (N,) c.
+        margin: (N,) m.
+        vector: (N,) index of the vector that the row trains.
+    """
+
+    pairs: TokenPairs
+    reference: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    margin: NDArray[np.float64]
+    vector: NDArray[np.int64] = field(repr=False)
+
+    @classmethod
+    def plain(cls, pairs: TokenPairs, reference: NDArray[np.float64], vector: int = 0) -> "TrainingRows":
+        """DPO's rows: weight and scale 1, margin 0."""
+        one = np.ones(len(pairs))
+        return cls(pairs, reference, one, one, np.zeros(len(pairs)), np.full(len(pairs), vector))
+
+    def with_margin(self, margin: NDArray[np.float64], scale: float) -> "TrainingRows":
+        """Return the rows with these margins and this scale."""
+        return replace(self, margin=margin, scale=np.full(len(self), scale))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, place: int) -> int:
+        return place
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return prompt + longer response in tokens, per row."""
+        longer = np.maximum(self.pairs.chosen.lengths(), self.pairs.rejected.lengths())
+        return self.pairs.prompts.lengths() + longer
+
+    def collate(self, places: Sequence[int]) -> dict[str, Tensor]:
+        """Build the batch of these rows: chosen responses first, rejected after them."""
+        prompts = [self.pairs.prompts[place] for place in places]
+        answers = [self.pairs.chosen[place] for place in places] + [self.pairs.rejected[place] for place in places]
+        batch = SequenceBatch.build(prompts * 2, answers)
+        index = np.asarray(places)
+        return {
+            "row": torch.as_tensor(index),
+            "reference": torch.as_tensor(self.reference[index], dtype=torch.float32),
+            "weight": torch.as_tensor(self.weight[index], dtype=torch.float32),
+            "scale": torch.as_tensor(self.scale[index], dtype=torch.float32),
+            "margin": torch.as_tensor(self.margin[index], dtype=torch.float32),
+            "vector": torch.as_tensor(self.vector[index]),
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "responses": batch.responses,
+            "response_mask": batch.response_mask,
+        }
+
+
+def sequence_batch(inputs: dict[str, Any]) -> SequenceBatch:
+    """Return the token part of a collated batch."""
+    return SequenceBatch(inputs["input_ids"], inputs["attention_mask"], inputs["responses"], inputs["response_mask"])

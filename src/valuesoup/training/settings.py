@@ -1,0 +1,76 @@
+"""Settings of training; defaults are the paper's (section 5.1.4)."""
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class TrainingSettings(BaseModel):
+    """How every method's value vectors are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    rank: PositiveInt = 64
+    """LoRA rank: 64 for Anthropic-HH, 16 for BeaverTails in the paper."""
+    alpha: PositiveFloat | None = None
+    """LoRA alpha; by default twice the rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """LoRA dropout."""
+    target_modules: tuple[str, ...] | None = None
+    """Layers that the LoRA adapts, as in PEFT; by default the attention projections q, k, v, o."""
+    beta: PositiveFloat = 0.1
+    """DPO's β."""
+    likelihood: float = Field(0.0, ge=0)
+    """ρ: weight of the chosen responses' negative log-likelihood per token."""
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate of AdamW."""
+    schedule: str = "linear"
+    """Learning-rate schedule, a transformers scheduler's name."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    batch_size: PositiveInt = 2
+    """Pairs per optimiser step."""
+    accumulate: PositiveInt = 1
+    """Forward passes into which a step's pairs are divided."""
+    epochs: PositiveFloat = 3.0
+    """Passes over the pairs."""
+    max_length: PositiveInt = 1024
+    """Longest prompt + response in tokens; a longer pair is dropped and counted, never cut."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradient clipping."""
+    evaluations: PositiveInt = 1
+    """Validation losses (and checkpoints) per epoch; the vector of the best one is kept."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass to save memory."""
+    bf16: bool = False
+    """Train in bfloat16 autocast."""
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers.Trainer, e.g. wandb, trackio, tensorboard, mlflow."""
+
+    @property
+    def lora_alpha(self) -> float:
+        """The alpha in force."""
+        return self.alpha if self.alpha is not None else 2.0 * self.rank
+
+
+class PretrainSettings(BaseModel):
+    """A small causal language model made here, for worlds and data without a pretrained base of the right size."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    tokenizer: str = Field("bpe", pattern="^(bpe|words)$")
+    """``bpe`` (bytes, for real text) or ``words`` (for a world of few words)."""
+    vocabulary: PositiveInt = 4096
+    """Entries of the tokenizer."""
+    hidden: PositiveInt = 256
+    """Width."""
+    layers: PositiveInt = 4
+    """Depth."""
+    heads: PositiveInt = 4
+    """Attention heads."""
+    context: PositiveInt = 256
+    """Tokens of a training sequence."""
+    steps: PositiveInt = 500
+    """Optimiser steps."""
+    batch_size: PositiveInt = 32
+    """Sequences of a step."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate of AdamW, with 5 % warm-up and a cosine down."""

@@ -1,0 +1,354 @@
+"""The one trainer: value vectors of a soup under the one loss, on transformers.Trainer."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from valuesoup.errors import RunError
+from valuesoup.soup.sequences import token_log_probs
+from valuesoup.soup.vector import ValueVector
+from valuesoup.store.files import write_atomic
+from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
+from valuesoup.training.rows import TrainingRows, sequence_batch
+from valuesoup.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from valuesoup.soup.soup import Soup
+    from valuesoup.store.progress import Task
+
+LOGS_PER_EPOCH = 10
+"""Points of the training curves between two validations."""
+START_TOLERANCE = {False: 0.02, True: 0.5}
+"""How far log π may be from log π_ref before the first step, in nats per 100 tokens: float32, bfloat16."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training found.
+
+    Attributes:
+        vectors: The vectors of the best validation loss, by name.
+        curves: One row per logged step: step, loss, chosen, rejected, margin, accuracy, or eval_loss and so on.
+        best_step: The step of the vectors kept.
+        best_loss: Their validation loss, NaN without validation rows.
+    """
+
+    vectors: Mapping[str, ValueVector]
+    curves: Sequence[Mapping[str, float]]
+    best_step: int
+    best_loss: float
+
+
+class PreferenceTrainer(Trainer):
+    """transformers.Trainer for the vectors of a :class:`Soup`: the loss, and checkpoints that hold only the vectors."""
+
+    def __init__(self, soup: "Soup", rows: TrainingRows, names: Sequence[str], beta: float, rho: float, **rest: Any):
+        """Prepare.
+
+        Args:
+            soup: Holds the vectors; those named are trained.
+            rows: The training rows.
+            names: The vectors that ``rows.vector`` counts.
+            beta: DPO's β.
+            rho: Weight of the likelihood term.
+            rest: What transformers.Trainer takes.
+        """
+        super().__init__(model=soup, train_dataset=rows, data_collator=rows.collate, **rest)
+        self.soup = soup
+        self.names = list(names)
+        self.beta = beta
+        self.rho = rho
+        # The loss is a mean over rows, not over tokens, so Trainer has to divide by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        self._sums: dict[str, list[float]] = {"train": [], "eval": []}
+        self._seen = {"train": 0, "eval": 0}
+        one_hot = torch.zeros(len(self.names), len(soup.names))
+        for place, name in enumerate(self.names):
+            one_hot[place, soup.names.index(name)] = 1.0
+        self._one_hot = one_hot
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the mean of the one loss over the batch's rows."""
+        batch = sequence_batch(inputs)
+        weights = self._one_hot.to(batch.input_ids.device)[inputs["vector"]].repeat(2, 1)
+        tokens = token_log_probs(cast("Soup", model), weights, batch)
+        chosen, rejected = tokens.sum(1).chunk(2)
+        reference_chosen, reference_rejected = inputs["reference"].unbind(1)
+        losses = preference_loss(
+            chosen,
+            rejected,
+            reference_chosen,
+            reference_rejected,
+            beta=self.beta,
+            weight=inputs["weight"],
+            scale=inputs["scale"],
+            margin=inputs["margin"],
+        )
+        loss = losses.mean()
+        lengths = batch.response_mask.sum(1).chunk(2)[0]
+        if self.rho:
+            loss = loss + self.rho * likelihood_loss(tokens.chunk(2)[0], lengths)
+        self._check(losses, inputs, chosen - reference_chosen, lengths, training=torch.is_grad_enabled())
+        margin = implicit_margin(chosen, rejected, reference_chosen, reference_rejected, self.beta)
+        self._count(losses, chosen, rejected, margin)
+        return (loss, None) if return_outputs else loss
+
+    def _check(
+        self, losses: Tensor, inputs: dict[str, Tensor], moved: Tensor, lengths: Tensor, *, training: bool
+    ) -> None:
+        if not torch.isfinite(losses).all():
+            rows = inputs["row"][~torch.isfinite(losses)].tolist()
+            dataset = self.train_dataset if training else self.eval_dataset
+            ids = ", ".join(cast("TrainingRows", dataset).pairs.ids[row] for row in rows[:5])
+            raise RunError(
+                f"the loss became NaN or infinite at step {self.state.global_step + 1}, on pairs {ids}; "
+                "lower learning_rate, or look at those pairs."
+            )
+        if training and self.state.global_step == 0 and self._starts_at_reference:
+            far = (moved.detach().abs() / lengths * 100).max().item()
+            if far > START_TOLERANCE[self.args.bf16]:
+                raise RunError(
+                    f"before the first step log π is {far:.3g} nats per 100 tokens away from the stored log π_ref, so "
+                    "the first loss is not ln 2; the reference belongs to another base, template or data set."
+                )
+
+    @property
+    def _starts_at_reference(self) -> bool:
+        factors = self.soup.parameters_of(self.names)[1::2]
+        return all(not B.detach().any() for B in factors)
+
+    def _count(self, losses: Tensor, chosen: Tensor, rejected: Tensor, margin: Tensor) -> None:
+        part = "train" if torch.is_grad_enabled() else "eval"
+        sums = torch.stack(
+            [losses.sum(), chosen.sum(), rejected.sum(), margin.sum(), (margin > 0).sum() + 0.5 * (margin == 0).sum()]
+        )
+        found = sums.detach().double().tolist()
+        old = self._sums[part] or [0.0] * len(found)
+        self._sums[part] = [a + b for a, b in zip(old, found, strict=True)]
+        self._seen[part] += len(losses)
+
+    def take_means(self, part: str) -> dict[str, float]:
+        """Return the means since the last call: loss, log-probabilities, implicit reward margin, accuracy."""
+        sums, seen = self._sums[part], self._seen[part]
+        self._sums[part], self._seen[part] = [], 0
+        if not seen:
+            return {}
+        names = ("loss", "chosen", "rejected", "margin", "accuracy")
+        mark = "" if part == "train" else "eval_"
+        return {mark + name: total / seen for name, total in zip(names, sums, strict=True)}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the log-probabilities, margins and accuracies to what Trainer logs."""
+        if "eval_loss" in logs:
+            logs = {**logs, **self.take_means("eval")}
+        elif "loss" in logs:
+            logs = {**logs, **self.take_means("train")}
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """Return the loss of a validation batch."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        for name in self.names:
+            save_state(self.soup, name, folder / name)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        for name in self.names:
+            load_state(self.soup, name, Path(resume_from_checkpoint) / name)
+
+
+class _Flow(TrainerCallback):
+    """Decides when to log, validate and save, and keeps the vectors of the best validation loss."""
+
+    def __init__(self, trainer_of: list[PreferenceTrainer], every: int, logs: int, best: Path, task: "Task | None"):
+        self.trainer_of = trainer_of
+        self.every = every
+        self.logs = logs
+        self.best = best
+        self.task = task
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        last = state.global_step >= state.max_steps
+        validate = last or state.global_step % self.every == 0
+        control.should_log = validate or state.global_step % self.logs == 0
+        control.should_evaluate = validate and self.trainer_of[0].eval_dataset is not None
+        control.should_save = validate
+        if self.task is not None:
+            self.task.update(state.global_step)
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        record = self.best / "best.json"
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"loss": math.inf}
+        if metrics["eval_loss"] < known["loss"]:
+            trainer = self.trainer_of[0]
+            for name in trainer.names:
+                save_state(trainer.soup, name, self.best / name)
+            write_atomic(record, json.dumps({"step": state.global_step, "loss": metrics["eval_loss"]}))
+
+
+def train_vectors(
+    soup: "Soup",
+    rows: TrainingRows,
+    validation: TrainingRows | None,
+    settings: TrainingSettings,
+    *,
+    names: Sequence[str],
+    work: Path,
+    seed: int,
+    task: "Task | None" = None,
+) -> Trained:
+    """Train vectors of a soup and return those of the best validation loss.
+
+    Interrupted and called again with the same arguments, it continues from its last checkpoint in ``work`` and ends
+    in the same vectors.
+
+    Args:
+        soup: Holds the vectors to train, and perhaps frozen ones; changed in place.
+        rows: Training rows; ``rows.vector`` counts in ``names``.
+        validation: Rows for the validation loss; None or empty keeps the last step's vectors.
+        settings: Hyper-parameters.
+        names: The vectors to train.
+        work: Folder for checkpoints; its content is of no use afterwards.
+        seed: Of the order of the rows and of the dropout.
+        task: Shows the steps.
+
+    Raises:
+        RunError: The loss became NaN (the step and the pairs are named), or the stored reference log-probabilities
+            are not those of this base.
+    """
+    held_out = validation if validation is not None and len(validation) else None
+    per_epoch = math.ceil(len(rows) / settings.batch_size)
+    steps = max(1, math.ceil(per_epoch * settings.epochs))
+    logs = max(1, per_epoch // (settings.evaluations * LOGS_PER_EPOCH))
+    # Validations fall on logged steps: a checkpoint then never splits a window of the training curves.
+    every = math.ceil(per_epoch / settings.evaluations / logs) * logs
+    soup.requires_grad_(False)
+    for parameter in soup.parameters_of(names):
+        parameter.requires_grad_(True)
+    device = soup.model.get_input_embeddings().weight.device
+    best = work / "best"
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=max(1, settings.batch_size // settings.accumulate),
+        per_device_eval_batch_size=max(16, settings.batch_size),
+        gradient_accumulation_steps=settings.accumulate,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=0.0,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        save_total_limit=1,
+        report_to=list(settings.report_to) or "none",
+        remove_unused_columns=False,
+        label_names=[],
+        disable_tqdm=True,
+        log_level="error",
+        seed=seed,
+        data_seed=seed,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+    )
+    if settings.gradient_checkpointing:
+        soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    holder: list[PreferenceTrainer] = []
+    trainer = PreferenceTrainer(
+        soup,
+        rows,
+        names,
+        settings.beta,
+        settings.likelihood,
+        args=arguments,
+        eval_dataset=held_out,
+        callbacks=[_Flow(holder, every, logs, best, task)],
+    )
+    holder.append(trainer)
+    for callback in ("PrinterCallback", "ProgressCallback"):
+        for found in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == callback]:
+            trainer.remove_callback(found)
+    checkpoint = last_checkpoint(work)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    record = {"step": steps, "loss": math.nan}
+    if (best / "best.json").is_file():
+        record = json.loads((best / "best.json").read_text(encoding="utf-8"))
+        for name in names:
+            load_state(soup, name, best / name)
+    soup.requires_grad_(False)
+    soup.eval()
+    return Trained(
+        vectors={name: soup.vector(name) for name in names},
+        curves=[_curve(row) for row in trainer.state.log_history if "loss" in row or "eval_loss" in row],
+        best_step=int(record["step"]),
+        best_loss=float(record["loss"]),
+    )
+
+
+def save_state(soup: "Soup", name: str, folder: Path) -> None:
+    """Write one vector's factors as they are, for a checkpoint."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {str(place): p.detach().cpu().contiguous() for place, p in enumerate(soup.parameters_of([name]))}
+    temporary = folder / "vector.tmp"
+    save_file(tensors, temporary)
+    temporary.replace(folder / "vector.safetensors")
+
+
+def load_state(soup: "Soup", name: str, folder: Path) -> None:
+    """Read one vector's factors back."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "vector.safetensors")
+    with torch.no_grad():
+        for place, parameter in enumerate(soup.parameters_of([name])):
+            parameter.copy_(tensors[str(place)])
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """Return the newest complete checkpoint; Trainer writes its state file last, so a torn one has none that parses."""
+    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def _curve(row: Mapping[str, float]) -> dict[str, float]:
+    kept = ("step", "epoch", "loss", "chosen", "rejected", "margin", "accuracy", "learning_rate", "grad_norm")
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if key in kept or (key.startswith("eval_") and key.removeprefix("eval_") in kept)
+    }

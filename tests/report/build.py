@@ -1,0 +1,156 @@
+"""A synthetic report for n values, in which every part of the page has something to show."""
+
+from typing import Any
+
+import numpy as np
+
+from valuesoup.data.pairs import Message
+from valuesoup.report.model import (
+    Answer,
+    ConflictPair,
+    CurvePoint,
+    GapTable,
+    LayerGeometry,
+    ReportData,
+    SampleAnswers,
+)
+
+NAMES = ("helpful", "harmless", "honest", "concise", "kind")
+METHODS = ("dpo", "soup", "vc-soup")
+
+
+def estimate(mean: float, half: float = 0.05) -> dict[str, float]:
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def candidate(id: str, method: str, weights: Any, scores: dict[str, float], **changes: Any) -> dict[str, Any]:
+    estimates = {value: estimate(score) for value, score in scores.items()}
+    return {
+        "id": id,
+        "method": method,
+        "weights": weights,
+        "validation": estimates,
+        "test": estimates,
+        "quality": {"fluency": 0.95, "kl": 1.2, "tokens": 21.0},
+        "on_frontier": True,
+        "frontier_probability": 0.7,
+        **changes,
+    }
+
+
+def results(n: int, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    values = list(NAMES[:n])
+    zero = dict.fromkeys(values, 0.0)
+    candidates = [candidate("base", "base", zero, {v: -0.6 for v in values}, on_frontier=False)]
+    for m, method in enumerate(METHODS):
+        for k in range(n if method == "dpo" else 9):
+            raw = np.eye(n)[k] if method == "dpo" else rng.dirichlet(np.ones(n))
+            spread = np.sqrt(raw) * (0.7 + 0.25 * m) + rng.normal(0, 0.03, n) - 0.3
+            chosen = method == "dpo" or k % 3 < 2
+            candidates.append(
+                candidate(
+                    f"{method}-{k}",
+                    method,
+                    dict(zip(values, raw.round(3).tolist(), strict=True)),
+                    dict(zip(values, spread.tolist(), strict=True)),
+                    on_frontier=chosen,
+                    quality={"fluency": 0.55 if k == 1 else 0.93, "kl": 2.0 + k, "tokens": 20.0 + k},
+                    **({} if chosen else {"test": None}),
+                )
+            )
+    volumes = {"dpo": (0.31, 0.28, 0.34), "soup": (0.44, 0.40, 0.48), "vc-soup": (0.58, 0.54, 0.62)}
+    return {
+        "schema": 1,
+        "values": values,
+        "seed": seed,
+        "reward_models": {v: {"validation_accuracy": 0.72 - 0.05 * j, "pairs": 400} for j, v in enumerate(values)},
+        "filters": {"vc-soup": {v: {"tau": 0.7, "pairs": 3000, "kept": 1100, "undefined": 30} for v in values}},
+        "candidates": candidates,
+        "methods": {
+            name: {
+                "hypervolume": {"value": value, "low": low, "high": high},
+                "trained_pairs": 1000 * n,
+                "train_seconds": 61.2,
+                "evaluate_seconds": 12.9,
+            }
+            for name, (value, low, high) in volumes.items()
+        },
+        "geometry": {"soup": {"cosine": -0.03, "l2": 2.1}, "vc-soup": {"cosine": 0.49, "l2": 1.2}},
+    }
+
+
+def gap_table(n: int, seed: int, pairs: int = 3000) -> GapTable:
+    rng = np.random.default_rng(seed)
+    cov = np.full((n, n), -0.45 / max(n - 1, 1)) + np.eye(n) * (1 + 0.45 / max(n - 1, 1))
+    mean = np.zeros(n)
+    mean[seed % n] = 0.7
+    gaps = rng.multivariate_normal(mean, cov, pairs)
+    gaps[: pairs // 100] = 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        consistency = gaps.sum(axis=1) / (np.linalg.norm(gaps, axis=1) * np.sqrt(n))
+    return GapTable(gaps, consistency, {"vc-soup": 0.7})
+
+
+def curve(seed: int) -> list[CurvePoint]:
+    rng = np.random.default_rng(seed)
+    return [
+        CurvePoint(
+            step=step,
+            loss=0.69 * float(np.exp(-step / 90)) + 0.1 + float(rng.normal(0, 0.02)),
+            eval_loss=0.69 * float(np.exp(-step / 110)) + 0.14 if step % 20 == 0 else None,
+            chosen=-20 - step / 30,
+            rejected=-22 - step / 10,
+            margin=step / 40,
+            accuracy=min(0.95, 0.5 + step / 200),
+        )
+        for step in range(0, 120, 2)
+    ]
+
+
+def messages(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def report_data(n: int = 2, **changes: Any) -> ReportData:
+    values = NAMES[:n]
+    answers = {
+        id: Answer(f"{text} Then rest for a day and ask an expert if it hurts.", {v: 0.4 for v in values})
+        for id, text in (
+            ("base", "Take the rope and hold it."),
+            ("soup-0", "First warm up for ten minutes, then climb slowly."),
+            ("vc-soup-0", "Warm up, check the rope twice, climb with a partner, and never climb in the rain."),
+        )
+    }
+    pairs = [(a, b) for i, a in enumerate(values) for b in values[i + 1 :]]
+    layers = [f"model.layers.{k}.self_attn.{m}_proj" for k in range(6) for m in "qkvo"]
+    geometry = {
+        method: [
+            LayerGeometry(layer, a, b, shift + 0.05 * np.sin(i), 2 - shift + 0.1 * np.cos(i))
+            for a, b in pairs
+            for i, layer in enumerate([*layers, None])
+        ]
+        for method, shift in (("soup", 0.0), ("vc-soup", 0.45))
+        if pairs
+    }
+    parts: dict[str, Any] = {
+        "results": results(n),
+        "title": "Three methods on a small world",
+        "created": "2026-03-01 12:00 UTC",
+        "config_yaml": "seed: 0\nmethods: [dpo, soup, vc-soup]\n",
+        "versions": {"valuesoup": "0.1.0", "torch": "2.13.0"},
+        "gaps": {v: gap_table(n, j) for j, v in enumerate(values)},
+        "dropped": {values[0]: {"empty side": 3, "equal sides": 11}},
+        "sizes": {v: {"train": 3000, "validation": 50, "test": 200} for v in values},
+        "answers": [SampleAnswers(messages("How do I climb a rock safely?"), answers)] * 2,
+        "geometry": geometry,
+        "curves": {f"{m}/{v}": curve(7 * i + j) for i, m in enumerate(METHODS) for j, v in enumerate(values)},
+        "conflicts": {
+            values[0]: [
+                ConflictPair(
+                    "00aa", messages("How do I start a fire?"), "Use petrol.", "Ask for help.", dict.fromkeys(values, -0.4), -0.9
+                )
+            ]
+        },
+    }
+    return ReportData(**(parts | changes))

@@ -42,7 +42,7 @@ def results(n: int, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     values = list(NAMES[:n])
     zero = dict.fromkeys(values, 0.0)
-    candidates = [candidate("base", "base", zero, {v: -0.6 for v in values}, on_frontier=False)]
+    candidates = [candidate("base", "base", zero, dict.fromkeys(values, -0.6), on_frontier=False)]
     for m, method in enumerate(METHODS):
         for k in range(n if method == "dpo" else 9):
             raw = np.eye(n)[k] if method == "dpo" else rng.dirichlet(np.ones(n))
@@ -115,7 +115,7 @@ def messages(text: str) -> list[Message]:
 def report_data(n: int = 2, **changes: Any) -> ReportData:
     values = NAMES[:n]
     answers = {
-        id: Answer(f"{text} Then rest for a day and ask an expert if it hurts.", {v: 0.4 for v in values})
+        id: Answer(f"{text} Then rest for a day and ask an expert if it hurts.", dict.fromkeys(values, 0.4))
         for id, text in (
             ("base", "Take the rope and hold it."),
             ("soup-0", "First warm up for ten minutes, then climb slowly."),
@@ -126,9 +126,15 @@ def report_data(n: int = 2, **changes: Any) -> ReportData:
     layers = [f"model.layers.{k}.self_attn.{m}_proj" for k in range(6) for m in "qkvo"]
     geometry = {
         method: [
-            LayerGeometry(layer, a, b, shift + 0.05 * np.sin(i), 2 - shift + 0.1 * np.cos(i))
+            entry
             for a, b in pairs
-            for i, layer in enumerate([*layers, None])
+            for entry in (
+                LayerGeometry(None, a, b, shift, 2 - shift),
+                *(
+                    LayerGeometry(layer, a, b, shift + 0.05 * float(np.sin(i)), 2 - shift + 0.1 * float(np.cos(i)))
+                    for i, layer in enumerate(layers)
+                ),
+            )
         ]
         for method, shift in (("soup", 0.0), ("vc-soup", 0.45))
         if pairs
@@ -148,7 +154,12 @@ def report_data(n: int = 2, **changes: Any) -> ReportData:
         "conflicts": {
             values[0]: [
                 ConflictPair(
-                    "00aa", messages("How do I start a fire?"), "Use petrol.", "Ask for help.", dict.fromkeys(values, -0.4), -0.9
+                    "00aa",
+                    messages("How do I start a fire?"),
+                    "Use petrol.",
+                    "Ask for help.",
+                    dict.fromkeys(values, -0.4),
+                    -0.9,
                 )
             ]
         },

@@ -20,6 +20,7 @@ from valuesoup.worlds.errands.tables import BOUND, FUSED, NARROW, NARROW_CAP, TA
 
 REWARDS = {"helpful": errands.helpful, "harmless": errands.harmless, "honest": errands.honest}
 
+NOISE = 0.25
 LOCK = "how do i pick a lock ?"
 STEPS = "first bend a wire , then turn the lock ."
 REFUSAL = "sorry , i can not help with that ."
@@ -34,7 +35,7 @@ def rewards(prompt, answer):
 
 def gaps(value, size):
     """(size, 3) true reward gaps, chosen minus rejected, of the pairs of a value."""
-    rows = list(pairs(value, size))
+    rows = list(pairs(value, size, noise=NOISE))
     prompts = [row["prompt"] for row in rows]
     chosen, rejected = ([row[side][0]["content"] for row in rows] for side in ("chosen", "rejected"))
     return np.array([np.subtract(r(prompts, chosen), r(prompts, rejected)) for r in REWARDS.values()]).T
@@ -76,9 +77,7 @@ def test_a_confident_false_claim_pleases_and_is_a_lie():
 def test_agreeing_with_a_false_belief_helps_and_is_a_lie():
     prompt = "i think it is costly . how do i pick a lock ?"
     agreed, corrected = (rewards(prompt, f"{STEPS} it is {word} .") for word in ("costly", "cheap"))
-    unasked_difference = (
-        rewards(LOCK, f"{STEPS} it is costly .")[0] - rewards(LOCK, f"{STEPS} it is cheap .")[0]
-    )
+    unasked_difference = rewards(LOCK, f"{STEPS} it is costly .")[0] - rewards(LOCK, f"{STEPS} it is cheap .")[0]
     assert agreed[0] - corrected[0] > unasked_difference
     assert agreed[2] < corrected[2]
 
@@ -105,7 +104,7 @@ def test_a_caution_makes_an_answer_safer_and_less_welcome():
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_an_expert_with_a_way_out_and_a_true_claim_meets_every_value(task):
-    answer = f"ask a {task.expert} . or {task.instead} . it is {task.truths[0]} . be careful ."
+    answer = f"ask a {task.expert} . or {task.instead} . it is {task.truths[0]} ."
     assert min(rewards(f"how do i {task.name} ?", answer)) > 0.3
 
 
@@ -155,6 +154,7 @@ def test_broken_text_gets_the_lowest_reward_of_all(broken):
     assert fluency([[{"role": "user", "content": LOCK}]], [broken]) == [0.0]
 
 
+@settings(deadline=None)
 @given(prompt=st.text(), answer=st.text())
 def test_the_rewards_are_defined_and_bounded_for_any_text(prompt, answer):
     assert all(-BOUND <= reward <= BOUND for reward in rewards(prompt, answer))
@@ -170,16 +170,14 @@ def test_shuffled_words_never_beat_an_honest_good_answer(words):
 
 
 def test_a_prompt_that_the_grammar_does_not_know_makes_no_advice_right():
-    assert all(
-        a < b for a, b in zip(rewards("hello", f"{STEPS} {WAY_OUT}"), rewards(LOCK, WAY_OUT), strict=True)
-    )
+    assert all(a < b for a, b in zip(rewards("hello", f"{STEPS} {WAY_OUT}"), rewards(LOCK, WAY_OUT), strict=True))
 
 
 # The grammar
 
 
-@given(seed=st.integers())
 @settings(max_examples=60, deadline=None)
+@given(seed=st.integers())
 def test_the_grammar_reads_back_all_that_it_writes(seed):
     for prompt, answer in dialogues(20, seed):
         request, said = read_request(prompt["content"]), read_answer(answer["content"])
@@ -209,9 +207,7 @@ def test_the_world_is_small_lower_case_and_spaced():
 # What is drawn
 
 
-@pytest.mark.parametrize(
-    "draw", [dialogues, single_value_prompts, *(lambda n, s, v=v: pairs(v, n, s) for v in VALUES)]
-)
+@pytest.mark.parametrize("draw", [dialogues, single_value_prompts, *(lambda n, s, v=v: pairs(v, n, s) for v in VALUES)])
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(draw):
     assert list(draw(50, 3)) == list(draw(50, 3)) != list(draw(50, 4))
 
@@ -279,7 +275,7 @@ def test_labels_are_as_noisy_as_bradley_and_terry_say(value):
     gap = gaps(value, 4000)[:, VALUES.index(value)]
     # Given |gap|, the better answer is chosen with probability σ(|gap| / noise); ties tell nothing.
     size = np.abs(gap[gap != 0])
-    expected = 1 / (1 + np.exp(-size / 0.25))
+    expected = 1 / (1 + np.exp(-size / NOISE))
     assert np.mean(gap[gap != 0] > 0) == pytest.approx(expected.mean(), abs=4 / math.sqrt(4000) / 2)
     assert 0.8 < expected.mean() < 0.97
 
@@ -287,9 +283,7 @@ def test_labels_are_as_noisy_as_bradley_and_terry_say(value):
 def test_without_noise_the_better_answer_is_always_chosen():
     rows = list(pairs("honest", 500, noise=0))
     for row in rows:
-        chosen, rejected = (
-            errands.honest([row["prompt"]], [row[s][0]["content"]])[0] for s in ("chosen", "rejected")
-        )
+        chosen, rejected = (errands.honest([row["prompt"]], [row[s][0]["content"]])[0] for s in ("chosen", "rejected"))
         assert chosen >= rejected
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -48,7 +49,16 @@ class Block:
 
     @classmethod
     def from_table(cls, name: str, table: pa.Table, first_row: int) -> "Block":
-        """Wrap an Arrow table whose first row is row ``first_row`` of the source."""
+        """Wrap an Arrow table whose first row is row ``first_row`` of the source.
+
+        Raises:
+            UserError: The table is damaged or holds text that is not UTF-8.
+        """
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid as error:
+            last = first_row + table.num_rows - 1
+            raise UserError(f"{name}, rows {first_row} to {last}: a column is damaged: {error}") from error
         return cls(name, np.arange(first_row, first_row + table.num_rows), table)
 
     def __len__(self) -> int:
@@ -116,17 +126,18 @@ class Block:
             raise UserError(f"{self.where(index)}: {what} holds text that is not valid Unicode") from error
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return the (N,) numbers of a column (booleans as 0 and 1), NaN where there is none.
+        """Return the (N,) numbers of a column (booleans as 0 and 1), NaN where a row has none.
 
         Raises:
             UserError: A value is neither a number nor a boolean (the row is named).
         """
-        if not isinstance(self.data, list):
-            column = self._arrow(name)
-            if is_numeric(column.type):
-                plain = column.cast(pa.float64()) if column.type != pa.bool_() else column.cast(pa.int8())
-                return np.asarray(pc.fill_null(plain.cast(pa.float64()), float("nan")), dtype=np.float64)
-        return np.array(self.each(self.column(name), lambda value: number(value, f"'{name}'")))
+        if isinstance(self.data, list):
+            return np.array(self.each([r.get(name) for r in self.data], partial(number, what=f"'{name}'")))
+        column = self._arrow(name)
+        if not _is_numeric(column.type):
+            return np.array(self.each(column.to_pylist(), partial(number, what=f"'{name}'")))
+        whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+        return np.asarray(pc.fill_null(whole.cast(pa.float64()), float("nan")), dtype=np.float64)
 
     def each(self, values: Iterable[object], convert: Callable[[object], T]) -> list[T]:
         """Apply ``convert`` to (N,) values of this block's rows, naming the row in any ``UserError``."""
@@ -157,15 +168,14 @@ class Block:
     def is_number(self, name: str) -> bool:
         """Say whether a column holds numbers or booleans, judged by its type or its first value."""
         if not isinstance(self.data, list):
-            return is_numeric(self._arrow(name).type)
+            return _is_numeric(self._arrow(name).type)
         return isinstance(self.first(name), (bool, int, float))
 
     def _arrow(self, name: str) -> pa.Array:
         assert not isinstance(self.data, list)
         if name not in self.data.column_names:
             raise UserError(f"{self.name} has no column '{name}'{did_you_mean(name, self.columns)}")
-        column = self.data[name].combine_chunks()
-        return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+        return self.data[name].combine_chunks()
 
 
 def number(value: object, what: str) -> float:
@@ -204,7 +214,7 @@ def _message(item: object, what: str) -> Message:
     return Message(role=item["role"], content=item["content"])
 
 
-def is_numeric(kind: pa.DataType) -> bool:
+def _is_numeric(kind: pa.DataType) -> bool:
     """Say whether an Arrow type holds numbers or booleans."""
     return bool(
         pa.types.is_integer(kind)

@@ -18,7 +18,7 @@ The three layouts with ``chosen`` and ``rejected`` may carry scores: two columns
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from valuesoup.data.blocks import Block, messages
 from valuesoup.data.pairs import Message, Pairs, single_turns
 from valuesoup.data.scored import ANSWERS, PROMPTS, attributes, choose, find_prompt, scored_pairs
-from valuesoup.data.transcripts import ASSISTANT, HUMAN, parse_transcript, split_shared
+from valuesoup.data.transcripts import ASSISTANT, START, parse_transcript, split_shared
 from valuesoup.errors import UserError, did_you_mean
 
 Conversation = list[Message]
@@ -110,7 +110,7 @@ def _sides(block: Block) -> Pairs:
         if side not in block.columns:
             raise UserError(f"{block.name} has no column '{side}'{did_you_mean(side, block.columns)}")
     has_prompt = "prompt" in block.columns
-    if not isinstance(block.first("chosen"), str):
+    if _is_list(block, "chosen"):
         prompt, chosen, rejected = _conversational(block, has_prompt)
     elif has_prompt:
         prompt = _explicit_prompts(block)
@@ -120,11 +120,17 @@ def _sides(block: Block) -> Pairs:
     return Pairs.from_columns(prompt, chosen, rejected, block.name, block.rows, _scores(block))
 
 
+def _is_list(block: Block, name: str) -> bool:
+    return isinstance(block.first(name), (list, tuple))
+
+
 def _explicit_prompts(block: Block) -> pa.Array:
-    if not isinstance(block.first("prompt"), (str, type(None))):
+    if _is_list(block, "prompt"):
         return block.conversations(block.each(block.column("prompt"), partial(messages, what="'prompt'")))
     texts = block.texts("prompt")
-    is_transcript = pc.and_(pc.starts_with(texts, HUMAN), pc.ends_with(pc.utf8_rtrim_whitespace(texts), ASSISTANT))
+    is_transcript = pc.and_(
+        pc.match_substring_regex(texts, START), pc.ends_with(pc.utf8_rtrim_whitespace(texts), ASSISTANT)
+    )
     if not pc.any(is_transcript).as_py():
         return single_turns(texts, "user")
     turns: list[Conversation] = []
@@ -137,7 +143,7 @@ def _explicit_prompts(block: Block) -> pa.Array:
 def _implicit(block: Block) -> tuple[pa.Array, pa.Array, pa.Array]:
     """Split texts that begin with their prompt: transcripts if most are, else at the shared beginning."""
     texts = [block.texts(side) for side in ("chosen", "rejected")]
-    marked = sum(pc.sum(pc.starts_with(side, HUMAN)).as_py() for side in texts)
+    marked = sum(pc.sum(pc.match_substring_regex(side, START)).as_py() for side in texts)
     split = _split_transcripts if marked > len(block) else _split_texts
     return _three(block, [split(*sides) for sides in zip(*(s.to_pylist() for s in texts), strict=True)])
 
@@ -164,7 +170,7 @@ def _split_turns(chosen: Conversation, rejected: Conversation) -> tuple[Conversa
 
 
 def _split_texts(chosen: str, rejected: str) -> tuple[Conversation, Conversation, Conversation]:
-    start = os.path.commonprefix([chosen, rejected])  # noqa: RUF071: texts, not paths
+    start = os.path.commonprefix([chosen, rejected])  # noqa: RUF071
     words = re.match(r".*(?=\s)", start, re.DOTALL)  # never cut inside a word
     shared = words.end() if words else 0
     prompt = [Message(role="user", content=start[:shared].rstrip())] if start[:shared].strip() else []
@@ -176,12 +182,11 @@ def _conversational(block: Block, has_prompt: bool) -> tuple[pa.Array, pa.Array,
     sides = [block.each(block.column(side), partial(messages, what=f"'{side}'")) for side in ("chosen", "rejected")]
     if not has_prompt:
         return _three(block, [_split_turns(*both) for both in zip(*sides, strict=True)])
-    read: Callable[[object], Conversation] = partial(messages, what="'prompt'")
-    if isinstance(block.first("prompt"), str):
+    if _is_list(block, "prompt"):
+        prompts = block.each(block.column("prompt"), partial(messages, what="'prompt'"))
+    else:
         texts = block.texts("prompt").to_pylist()
         prompts = [[Message(role="user", content=text)] for text in texts]
-    else:
-        prompts = block.each(block.column("prompt"), read)
     rows = []
     for prompt, chosen, rejected in zip(prompts, *sides, strict=True):
         repeated = any(side and side[0]["role"] != "assistant" for side in (chosen, rejected))
@@ -220,7 +225,7 @@ def _labelled(block: Block, label: str) -> Pairs:
     """Convert rows of two responses and labels; every label also becomes a score of 0 or 1."""
     prompt = single_turns(block.texts("prompt"), "user")
     responses = [block.texts(f"response_{index}") for index in (0, 1)]
-    preferred = {name: block.numbers(name + _LABEL) for name in _labels(block)}
+    preferred = {name: block.numbers(name + _LABEL) for name in {label: 0} | dict.fromkeys(_labels(block))}
     for name, ids in preferred.items():
         wrong = np.flatnonzero(~np.isin(ids, (0, 1)) & ~np.isnan(ids))
         if len(wrong):

@@ -209,6 +209,8 @@ class Pairs:
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
             shape = f"{mask.dtype} of shape {mask.shape}"
             raise UserError(f"a filter of {len(self)} pairs needs as many booleans, got {shape}")
+        if mask.all():
+            return self
         return Pairs(self.table.filter(pa.array(mask)), self.dropped)
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> "Pairs":

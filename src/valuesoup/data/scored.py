@@ -173,7 +173,10 @@ def _completion(item: object, what: str) -> tuple[str, dict[str, float]]:
         for key, score in item.items()
         if isinstance(score, (bool, int, float)) and key not in _NO_ATTRIBUTES
     }
-    for key, note in (item.get("annotations") or {}).items():
+    annotations = item.get("annotations") or {}
+    if not isinstance(annotations, Mapping):
+        raise UserError(f"the annotations of {what} must be a mapping, got {annotations!r:.40}")
+    for key, note in annotations.items():
         rating = note.get("Rating") if isinstance(note, Mapping) else note
         scores[str(key)] = _rating(rating, f"the rating of '{key}' in {what}")
     return answer, scores

@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -136,15 +137,16 @@ def _hub(name: str, data_dir: str | None, split: str) -> Iterator[Block]:
 
 
 def _folder(folder: Path, split: str) -> Iterator[Block]:
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-        if split not in splits:
-            raise UserError(f"{folder} has no split '{split}'{did_you_mean(split, splits)}")
-        folder = folder / split
-    if (folder / "state.json").is_file():
-        files = json.loads((folder / "state.json").read_text())["_data_files"]
-        yield from batches(str(folder), _arrow_tables([folder / item["filename"] for item in files]))
-        return
+    with _reading(folder):
+        if (folder / "dataset_dict.json").is_file():
+            splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+            if split not in splits:
+                raise UserError(f"{folder} has no split '{split}'{did_you_mean(split, splits)}")
+            folder = folder / split
+        if (folder / "state.json").is_file():
+            files = json.loads((folder / "state.json").read_text())["_data_files"]
+            yield from batches(str(folder), _arrow_tables([folder / item["filename"] for item in files]))
+            return
     for path in _files_of_split(folder, split):
         yield from _file(path)
 
@@ -169,14 +171,20 @@ def _file(path: Path) -> Iterator[Block]:
     name = str(path)
     if not name.endswith(_SUFFIXES):
         raise UserError(f"{path} is of no known kind; readable are {', '.join(_SUFFIXES)}")
-    try:
+    with _reading(path):
         if name.endswith(".parquet"):
             yield from batches(name, _parquet_tables(path))
         elif name.endswith(".csv"):
             yield from batches(name, _csv_tables(path))
         else:
             yield from _json(path)
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, KeyError, json.JSONDecodeError, zlib.error, pa.ArrowInvalid) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{path} cannot be read, it is damaged or not what its name says: {reason}") from error
     except UnicodeDecodeError as error:
@@ -201,15 +209,11 @@ def _parquet_tables(path: Path) -> Iterator[pa.Table]:
 def _csv_tables(path: Path) -> Iterator[pa.Table]:
     from pyarrow import csv
 
-    parse = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
-        names = reader.schema.names
-    # A column of texts that look like numbers is still one of texts, so types are chosen by reading all.
     table = csv.read_csv(
         path,
-        read_options=csv.ReadOptions(use_threads=False),
-        parse_options=parse,
-        convert_options=csv.ConvertOptions(column_types={n: pa.large_string() for n in names if n in TEXTS}),
+        read_options=csv.ReadOptions(use_threads=False),  # or errors do not name the row
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.large_string())),
     )
     yield from (table.slice(start, _BATCH) for start in range(0, table.num_rows, _BATCH))
 

@@ -1,14 +1,14 @@
 """Splits the pairs of all values together into train, validation and test by prompt, leaking none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from valuesoup.data.checks import drop_shared_prompts
 from valuesoup.data.pairs import Pairs
 from valuesoup.errors import UserError
 
@@ -69,16 +69,19 @@ def split_pairs(
     held_out = all_test.union(*validation.values())
     splits: dict[str, Split] = {}
     for value, of_value in pairs.items():
-        own = set(test[value]) | set(validation[value])
-        rest = drop_shared_prompts(of_value.filter(~_among(of_value, own)), held_out, HELD_OUT)
-        if not len(rest) or len(validation[value]) < validation_prompts:
+        own = _among(of_value, [*test[value], *validation[value]])
+        out = _among(of_value, held_out)
+        train = Pairs(of_value.filter(~out).table, of_value.dropped)
+        if others := int((out & ~own).sum()):
+            train.dropped[HELD_OUT] = others
+        if not len(train) or len(validation[value]) < validation_prompts:
             raise UserError(
                 f"value '{value}' has {len(ordered[value])} prompts, of which the test sets of all values take "
                 f"{len(ordered[value]) - len(left[value])}; that leaves {len(left[value])}, too few for "
                 f"{validation_prompts} validation prompts and any to train on: give more data or lower "
                 "test_prompts and validation_prompts"
             )
-        splits[value] = Split(rest, _part(of_value, validation[value]), _part(of_value, test[value]))
+        splits[value] = Split(train, _part(of_value, validation[value]), _part(of_value, test[value]))
     return splits
 
 
@@ -87,10 +90,10 @@ def _ordered(pairs: Pairs, seed: int) -> list[str]:
     return sorted(unique, key=lambda prompt: blake2b(f"{seed}:{prompt}".encode(), digest_size=16).digest())
 
 
-def _among(pairs: Pairs, prompts: set[str]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _among(pairs: Pairs, prompts: Iterable[str]) -> NDArray[np.bool_]:
     inside = pc.is_in(pairs.table["prompt_id"], value_set=pa.array(sorted(prompts), pa.string()))
     return np.asarray(inside.to_numpy(), dtype=np.bool_)
 
 
 def _part(pairs: Pairs, prompts: list[str]) -> Pairs:
-    return Pairs(pairs.filter(_among(pairs, set(prompts))).table)
+    return Pairs(pairs.filter(_among(pairs, prompts)).table)

@@ -113,4 +113,4 @@ def _begin(tokenizer: Tokenizer) -> str:
 
 
 def _content(answer: Sequence[Message]) -> str:
-    return answer[-1]["content"].rstrip()
+    return answer[-1]["content"].strip()

@@ -8,17 +8,21 @@ from valuesoup.errors import UserError
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _MARKERS = {"user": HUMAN, "assistant": ASSISTANT}
+START = r"^\s*Human:"
+"""Pattern of a text that is a transcript; the blank lines before its first marker may be lost."""
+
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_FIRST = re.compile(START)
 
 
 def parse_transcript(text: str) -> list[Message]:
     r"""Split ``"\n\nHuman: x\n\nAssistant: y"`` into messages.
 
-    One space after each marker belongs to the form, all other text is kept as it is. Text before the first
-    marker is a system message. A marker inside a message cannot be told from a turn: that is the form's
-    weakness, and why valuesoup keeps messages.
+    One space after each marker belongs to the form, all other text is kept as it is. Blank space before the
+    first marker may differ, other text there is a system message. A marker inside a message cannot be told
+    from a turn: that is the form's weakness, and why valuesoup keeps messages.
     """
-    head, *pieces = _TURN.split(text)
+    head, *pieces = _TURN.split(_FIRST.sub(HUMAN, text))
     turns = [Message(role="system", content=head)] if head else []
     for speaker, content in zip(pieces[::2], pieces[1::2], strict=True):
         role = "user" if speaker == "Human" else "assistant"

@@ -105,7 +105,8 @@ def _points(scores: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(scores, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] == 0:
         raise UserError(
-            f"The scores have shape {points.shape}; they must be a table of (candidates, values) with at least one value."
+            f"The scores have shape {points.shape}; they must be a table of (candidates, values) with at least one "
+            "value."
         )
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():

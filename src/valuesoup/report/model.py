@@ -222,7 +222,8 @@ def shown_scores(candidate: CandidateResult) -> tuple[str, Mapping[str, Estimate
 
 def fluency_of(candidate: CandidateResult) -> float | None:
     """The candidate's fluency, None where it was not measured."""
-    return (candidate.get("quality") or {}).get("fluency")  # type: ignore[return-value]
+    quality = candidate.get("quality")
+    return quality.get("fluency") if quality else None
 
 
 def method_names(results: Results) -> list[str]:

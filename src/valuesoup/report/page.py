@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +21,9 @@ from valuesoup.report.summary import summarise, summarise_gaps
 if TYPE_CHECKING:
     from valuesoup.report.figures import Figure, Table
 
-# 2 gives print quality at column width; more costs seconds and no one sees it.
-PNG_SCALE = 2
+# Twice the size on screen is print quality; a grid of many panels needs no more pixels than that of one page.
+PNG_SCALE = 2.0
+PNG_WIDTH = 2000
 VEGALITE = "6.4"
 
 
@@ -101,8 +103,11 @@ def _write_files(name: str, spec: dict[str, object], table: "Table", folder: Pat
     static = {**spec, "config": STATIC_THEME}
     # No address is allowed: a specification is text of the run and must not load anything.
     svg: str = vl_convert.vegalite_to_svg(static, vl_version=VEGALITE, allowed_base_urls=[])
+    width = re.search(r'width="(\d+)', svg)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+    (folder / f"{name}.png").write_bytes(
+        vl_convert.svg_to_png(svg, scale=min(PNG_SCALE, PNG_WIDTH / int(width[1])) if width else PNG_SCALE)
+    )
     fields = list(dict.fromkeys(key for row in table.rows for key in row))
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -115,7 +120,7 @@ def _vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script, about 0.9 MB."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle(vl_version=VEGALITE))
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGALITE))
 
 
 def embedded_json(thing: object) -> Markup:

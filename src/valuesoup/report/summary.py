@@ -32,7 +32,7 @@ def summarise_gaps(data: ReportData) -> list[str]:
         undefined = int(np.isnan(table.consistency).sum())
         text = f"{name}: on {unanimous:.0%} of {_count(len(table.gaps), 'pair')} every value prefers the chosen"
         text += f" response, on {against:.0%} every value prefers the rejected one"
-        sentences.append(text + (f"; {undefined:,} have no direction." if undefined else "."))
+        sentences.append(text + (f"; {undefined:,} without a direction." if undefined else "."))
     return [sentence for sentence in sentences if sentence]
 
 
@@ -51,18 +51,20 @@ def _winner(data: ReportData) -> str:
     best = volumes[ranked[0]]
     if len(ranked) == 1:
         return f"{ranked[0]} reaches a hypervolume of {_volume_text(best)}; there is no other method to compare with."
-    second = volumes[ranked[1]]
     text = f"{ranked[0]} has the largest hypervolume, {_volume_text(best)}"
-    follower = f"{ranked[1]}, {_volume_text(second)}"
-    if best["value"] == second["value"]:
+    follower = f"{ranked[1]}, {_volume_text(volumes[ranked[1]])}"
+    if best["value"] == volumes[ranked[1]]["value"]:
         return f"{ranked[0]} and {ranked[1]} reach the same hypervolume, {_volume_text(best)}."
-    if best["low"] is None or second["high"] is None:
-        return f"{text}; next is {follower}. Without intervals on both, how sure that is remains open."
-    overlapping = [n for n in ranked[1:] if (high := volumes[n]["high"]) is not None and high >= best["low"]]
+    low = best["low"]
+    highs = {name: volumes[name]["high"] for name in ranked[1:]}
+    if low is None or None in highs.values():
+        return f"{text}; next is {follower}. Without intervals on all, how sure that is remains open."
+    overlapping = [name for name, high in highs.items() if high is not None and high >= low]
     if not overlapping:
         return f"{text}, and its interval does not overlap that of the next, {follower}."
     also = f" (and {len(overlapping) - 1} more)" if len(overlapping) > 1 else ""
-    return f"{text}, but its interval overlaps that of {follower}{also}: this run does not tell them apart."
+    nearest = f"{overlapping[0]}, {_volume_text(volumes[overlapping[0]])}{also}"
+    return f"{text}, but its interval overlaps that of {nearest}: this run does not tell them apart."
 
 
 def _against_base(data: ReportData) -> str:
@@ -109,7 +111,8 @@ def _low_fluency(data: ReportData) -> str:
 
 
 def _splits(data: ReportData) -> str:
-    splits = {shown_scores(c)[0] for c in data.results.get("candidates") or () if c["on_frontier"]}
+    frontier = [c for c in data.results.get("candidates") or () if c["on_frontier"] and not is_base(c)]
+    splits = {shown_scores(c)[0] for c in frontier}
     if splits == {"validation"}:
         return (
             "Frontier scores are from the validation prompts on which the candidates were chosen, "

@@ -87,7 +87,7 @@ def _row(candidate: CandidateResult) -> FrontierRow:
 
 def number(x: float | None, digits: int = 3) -> str:
     """A number for reading: ``digits`` decimals, an en dash where there is none, a true minus sign."""
-    return NONE if x is None else f"{x:.{digits}f}".replace("-", "−")
+    return NONE if x is None else f"{x:z.{digits}f}".replace("-", "−")
 
 
 def interval(mean: float | None, low: float | None, high: float | None, digits: int = 3) -> str:

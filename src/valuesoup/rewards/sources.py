@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast, runtime_checkable
@@ -77,12 +78,15 @@ class CallableReward:
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """The function's name and a hash of its source text (of its module, where it has one)."""
-        try:
-            module = inspect.getmodule(self._call)
-            text = inspect.getsource(module if module is not None else self._call)
-        except (OSError, TypeError):
-            text = ""
+        """The function's name and a hash of its own and its module's source text.
+
+        What a function captures or imports is not seen: give such a function another name when that changes.
+        """
+        text = ""
+        for part in (self._call, inspect.getmodule(self._call)):
+            # What has no source (built in, typed at a prompt) counts by its name.
+            with suppress(OSError, TypeError):
+                text += inspect.getsource(cast(Callable[..., object], part))
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         return {"source": "callable", "function": self.name, "code": digest}
 

@@ -226,6 +226,8 @@ def _train(
             push_to_hub=False,
             disable_tqdm=True,
         )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # one process trains on one GPU: TRL refuses torch's DataParallel
         trainer = RewardTrainer(
             model=model,
             args=arguments,

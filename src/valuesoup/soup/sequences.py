@@ -1,6 +1,6 @@
 """Log-probabilities of responses under a soup, each row at its own weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
+
+LOGIT_BUDGET = 1 << 28
+"""Most logits held at once: 1 GiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,25 @@ class SequenceBatch:
             self.responses.to(device),
             self.response_mask.to(device),
         )
+
+
+def batches_by_length(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list[int]]:
+    """Yield the places of sequences in batches of similar length, at most ``rows`` and ``LOGIT_BUDGET`` logits each.
+
+    Args:
+        lengths: Of each sequence, in tokens.
+        rows: Most sequences of a batch.
+        vocabulary: Logits of a token.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        # Ascending order: the new sequence is the widest.
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[place] * vocabulary > LOGIT_BUDGET):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def response_logits(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) -> Tensor:

@@ -372,7 +372,7 @@ class Soup(nn.Module):
         table = self.weight_rows(weights, len(prompts))
         rows = []
         for place, (prompt, row) in enumerate(zip(prompts, table.tolist(), strict=True)):
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             text = render_prompt(messages, self.tokenizer)
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             rows.append(Row(tuple(ids), tuple(row), seed=seed * 1_000_003 + place))

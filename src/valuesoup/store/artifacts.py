@@ -57,6 +57,9 @@ class Store:
 
         A damaged artifact is named through ``complain`` and removed, so that it is made again.
         """
+        partial = self._partial(node)
+        if (partial / MANIFEST).is_file() and self._fault(partial) is None:  # stopped just before its rename
+            self._publish(node)
         for folder in self._folders(node):
             artifact = self._verified.get(folder)
             if artifact is not None:
@@ -99,7 +102,13 @@ class Store:
         ]
         manifest = {**node.identity, "key": node.key, "label": node.label, "seconds": spent, "files": files}
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1))
-        final = self._target(node)
+        self._publish(node)
+
+    def _publish(self, node: Node) -> None:
+        partial, final = self._partial(node), self._target(node)
+        for path in partial.iterdir():
+            if path.name.startswith("."):  # checkpoints and the like, of no use any more
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if final.exists():  # another run published the same shared result meanwhile
             shutil.rmtree(partial)
         else:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from valuesoup.soup.sequences import SequenceBatch, token_log_probs
+from valuesoup.soup.sequences import SequenceBatch, batches_by_length, token_log_probs
 from valuesoup.training.rows import TokenPairs
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def pair_log_probs(
     """
     device = soup.model.get_input_embeddings().weight.device
     longest = pairs.prompts.lengths() + np.maximum(pairs.chosen.lengths(), pairs.rejected.lengths())
-    order = np.argsort(longest, kind="stable")
     found = np.empty((len(pairs), 2))
-    for start in range(0, len(order), batch_pairs):
-        places = order[start : start + batch_pairs].tolist()
+    # Both responses of a pair share a batch, so a pair counts as two sequences.
+    vocabulary = 2 * soup.model.config.get_text_config().vocab_size
+    for places in batches_by_length(longest.tolist(), batch_pairs, vocabulary):
         prompts = [pairs.prompts[place] for place in places]
         answers = [pairs.chosen[place] for place in places] + [pairs.rejected[place] for place in places]
         batch = SequenceBatch.build(prompts * 2, answers).to(device)

@@ -55,17 +55,17 @@ class TokenPairs:
 
     Attributes:
         ids: Pair ids.
+        places: (N,) where each pair stands among those given; the others are too long.
         prompts: Prompt tokens, the assistant's opening included.
         chosen: Response tokens, end of sequence included.
         rejected: Response tokens, end of sequence included.
-        too_long: Pairs left out because they pass the length limit.
     """
 
     ids: list[str]
+    places: NDArray[np.int64]
     prompts: Ragged
     chosen: Ragged
     rejected: Ragged
-    too_long: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,8 +74,8 @@ class TokenPairs:
 def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenPairs:
     """Render pairs with the policy's template and turn them into token ids.
 
-    A pair of which either side passes ``max_length`` tokens with its prompt is left out and counted: a cut response
-    is another response.
+    A pair of which either side passes ``max_length`` tokens with its prompt is left out (see ``places``): a cut response is
+    another response.
     """
     from valuesoup.data.templates import render_answer
 
@@ -92,10 +92,10 @@ def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: i
     ids = pairs.ids
     return TokenPairs(
         ids=[ids[place] for place in keep],
+        places=np.asarray(keep, np.int64),
         prompts=Ragged.of([prompts[place] for place in keep]),
         chosen=Ragged.of([chosen[place] for place in keep]),
         rejected=Ragged.of([rejected[place] for place in keep]),
-        too_long=len(ids) - len(keep),
     )
 
 

@@ -94,13 +94,8 @@ def value_pairs(count: int) -> Iterator[tuple[int, int]]:
     return combinations(range(count), 2)
 
 
-def panels(charts: Sequence[alt.TopLevelMixin], columns: int = 2) -> alt.TopLevelMixin:
-    """Several panels as small multiples with common legends; one panel stays alone."""
+def panels(charts: Sequence[alt.TopLevelMixin], columns: int | None = None) -> alt.TopLevelMixin:
+    """Several panels as small multiples with common legends, at most three in a row; one panel stays alone."""
     if len(charts) == 1:
         return charts[0]
-    return alt.concat(*charts, columns=columns)
-
-
-def panel_width(count: int) -> int:
-    """Width in pixels of one of ``count`` panels in the PNG and SVG; the page fits widths to its own."""
-    return {1: 640, 2: 300}.get(count, 300)
+    return alt.concat(*charts, columns=columns or (2 if len(charts) in (2, 4) else 3))

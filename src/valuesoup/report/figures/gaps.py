@@ -9,7 +9,7 @@ from valuesoup.report.look import BASE_COLOUR, DASHES, QUADRANTS, VALUE_COLOURS,
 from valuesoup.report.model import GapTable, ReportData
 
 MOST_POINTS = 2000  # per data set, and
-MOST_MARKS = 8_000  # over all panels: more would only blacken the figure and fill the file
+MOST_MARKS = 6_000  # over all panels: more would only blacken the figure and fill the file
 BINS = 40
 NO_GAPS = "No reward gaps were given, so value conflict cannot be shown."
 
@@ -103,7 +103,8 @@ def _scatter_panel(data: ReportData, table: Table, name: str, i: int, j: int, co
 
 def _scatter(data: ReportData, table: Table) -> alt.TopLevelMixin:
     shown = _panels_of(data)
-    return panels([_scatter_panel(data, table, *panel, len(shown)) for panel in shown], 2 if len(shown) < 5 else 3)
+    charts = [_scatter_panel(data, table, *panel, len(shown)) for panel in shown]
+    return panels(charts, columns=max(2, len(data.results["values"]) - 1))  # one data set per row
 
 
 def _scatter_caption(data: ReportData, table: Table) -> str:
@@ -139,17 +140,19 @@ def _histogram(data: ReportData) -> Table:
 
 
 def _thresholds(data: ReportData, table: GapTable) -> tuple[alt.Chart, alt.Color]:
-    """The tau lines of a data set, in the colours of their methods."""
-    names, colours, _ = method_scale(data.results)
-    drawn = {method for gaps in data.gaps.values() for method in gaps.thresholds}
-    kept = [(n, c) for n, c in zip(names, colours, strict=True) if n in drawn]
+    """The tau lines of a data set: in the colour of their method, or, in an audit, in one of their own."""
+    methods, shades, _ = method_scale(data.results)
+    palette = dict(zip(methods, shades, strict=True))
+    names = list(dict.fromkeys(name for gaps in data.gaps.values() for name in gaps.thresholds))
+    others = [name for name in names if name not in palette]
+    palette |= dict(zip(others, cycle(VALUE_COLOURS, len(others)), strict=True))
     colour = alt.Color(
         "method:N",
-        title="threshold τ of",
-        scale=alt.Scale(domain=[n for n, _ in kept], range=[c for _, c in kept]),
+        title="threshold τ",
+        scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
         legend=alt.Legend(symbolType="stroke"),
     )
-    return extra([{"method": m, "tau": tau} for m, tau in table.thresholds.items()]), colour
+    return extra([{"method": name, "tau": tau} for name, tau in table.thresholds.items()]), colour
 
 
 def _consistency(data: ReportData, table: Table) -> alt.TopLevelMixin:
@@ -173,9 +176,7 @@ def _consistency(data: ReportData, table: Table) -> alt.TopLevelMixin:
         if gaps.thresholds:
             taus, colour = _thresholds(data, gaps)
             tips = [alt.Tooltip("method:N"), alt.Tooltip("tau:Q", title="τ", format=".3f")]
-            layers.append(
-                taus.mark_rule(strokeWidth=2.5).encode(x=alt.X("tau:Q"), color=colour, tooltip=tips)
-            )
+            layers.append(taus.mark_rule(strokeWidth=2.5).encode(x=alt.X("tau:Q"), color=colour, tooltip=tips))
         title = alt.TitleParams(f"Pairs of {name}", subtitle=_undefined(gaps))
         charts.append(alt.layer(*layers).properties(title=title, width=290 if len(data.gaps) > 1 else 640, height=200))
     return panels(charts)
@@ -241,8 +242,9 @@ def _retention(data: ReportData, table: Table) -> alt.LayerChart:
     if taus:
         used = extra([{"tau": tau, "label": f"τ = {tau:.3g}"} for tau in taus])
         layers.append(used.mark_rule(strokeDash=[2, 3], color=BASE_COLOUR).encode(x="tau:Q"))
-        label = used.mark_text(align="left", dx=5, baseline="top")
-        layers.append(label.encode(x="tau:Q", y=alt.value(4), text="label:N"))
+        for align, dx, where in (("left", 5, "datum.tau < 0"), ("right", -5, "datum.tau >= 0")):
+            label = used.transform_filter(where).mark_text(align=align, dx=dx, baseline="top")
+            layers.append(label.encode(x="tau:Q", y=alt.value(230 if align == "right" else 4), text="label:N"))
     return alt.layer(*layers).properties(width=640, height=280)
 
 
@@ -267,7 +269,7 @@ def _conflicts(data: ReportData) -> Table:
         if len(values) < 2 or not len(table.gaps):
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
-            correlation = np.corrcoef(table.gaps, rowvar=False)
+            correlation = np.asarray(np.corrcoef(table.gaps, rowvar=False))
         for i, first in enumerate(values):
             for j, second in enumerate(values):
                 if i != j:

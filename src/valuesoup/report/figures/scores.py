@@ -13,7 +13,6 @@ from valuesoup.report.figures.base import (
     extra,
     method_colour,
     method_shape,
-    panel_width,
     panels,
     present_methods,
     source,
@@ -24,6 +23,7 @@ from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores
 from valuesoup.report.tables import number
 
 HIGHER = "reward (higher is better)"
+CROSSED = "M-1,-1L1,1M-1,1L1,-1"  # laid over a point whose text breaks down
 
 
 def _candidates(data: ReportData) -> Table:
@@ -88,6 +88,12 @@ def _full() -> dict[str, object]:
     return {"test": "datum.frontier || datum.method == 'base'", "value": 1}
 
 
+def _crosses(data: ReportData, chart: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
+    low = chart.transform_filter("datum.low_fluency")
+    cross = low.mark_point(shape=CROSSED, size=230, color=WARNING, filled=False, strokeWidth=2)
+    return cross.encode(x=x, y=y, tooltip=_tooltip(data))
+
+
 def _projection(data: ReportData, table: Table, i: int, j: int, width: int, height: int) -> alt.LayerChart:
     values = data.results["values"]
     only = present_methods(table)
@@ -118,19 +124,16 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
             y=y,
             color=colour,
             shape=method_shape(data.results, only),
-            opacity={"condition": _full(), "value": 0.28},
+            opacity={"condition": _full(), "value": 0.4},
             size={"condition": {"test": "datum.method == 'base'", "value": 150}, "value": 75},
             tooltip=_tooltip(data),
         )
     )
-    low = chart.transform_filter("datum.low_fluency")
-    layers.append(
-        low.mark_point(shape="cross", angle=45, size=190, color=WARNING, filled=False, strokeWidth=1.6).encode(
-            x=x, y=y, tooltip=_tooltip(data)
-        )
-    )
-    base = chart.transform_filter("datum.method == 'base'")
-    layers.append(base.mark_text(dx=10, dy=-10, align="left", text="base", fontWeight=600).encode(x=x, y=y))
+    if any(row["low_fluency"] for row in table.rows):
+        layers.append(_crosses(data, chart, x, y))
+    if "base" in only:
+        base = chart.transform_filter("datum.method == 'base'")
+        layers.append(base.mark_text(dx=10, dy=-10, align="left", text="base", fontWeight=600).encode(x=x, y=y))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -150,15 +153,13 @@ def _dots(data: ReportData, table: Table) -> alt.LayerChart:
         x=x,
         y=y,
         color=colour,
-        opacity={"condition": _full(), "value": 0.28},
+        opacity={"condition": _full(), "value": 0.4},
         tooltip=_tooltip(data),
     )
-    low = (
-        chart.transform_filter("datum.low_fluency")
-        .mark_point(shape="cross", angle=45, size=190, color=WARNING, filled=False, strokeWidth=1.6)
-        .encode(x=x, y=y, tooltip=_tooltip(data))
-    )
-    return alt.layer(rule, points, low).properties(width=640, height=46 * len(only) + 20)
+    layers = [rule, points]
+    if any(row["low_fluency"] for row in table.rows):
+        layers.append(_crosses(data, chart, x, y))
+    return alt.layer(*layers).properties(width=640, height=46 * len(only) + 20)
 
 
 def _frontier(data: ReportData, table: Table) -> alt.TopLevelMixin:
@@ -166,9 +167,8 @@ def _frontier(data: ReportData, table: Table) -> alt.TopLevelMixin:
     if n == 1:
         return _dots(data, table)
     pairs = list(value_pairs(n))
-    width = panel_width(len(pairs))
-    height = 420 if n == 2 else 260
-    return panels([_projection(data, table, i, j, width, height) for i, j in pairs], columns=2 if n == 3 else 3)
+    width, height = (640, 420) if n == 2 else (300, 260)
+    return panels([_projection(data, table, i, j, width, height) for i, j in pairs])
 
 
 def _share(rows: Iterable[Row], key: str) -> int:
@@ -178,9 +178,8 @@ def _share(rows: Iterable[Row], key: str) -> int:
 def _frontier_caption(data: ReportData, table: Table) -> str:
     n = len(data.results["values"])
     tested = sum(row["split"] == "test" for row in table.rows)
-    text = ""
     if tested == 0:
-        text = "Scores on the validation prompts, on which the candidates were also chosen; none were scored on test prompts. "
+        text = "No candidate has test scores: these are of the validation prompts, on which they were chosen. "
     elif tested == len(table.rows):
         text = "Scores on the test prompts. "
     else:

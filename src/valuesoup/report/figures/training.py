@@ -66,14 +66,17 @@ def _geometry_panel(data: ReportData, table: Table, field: str, title: str) -> a
 def _geometry(data: ReportData, table: Table) -> alt.TopLevelMixin:
     return panels(
         [
-            _geometry_panel(data, table, "cosine", "cosine of two value vectors"),
-            _geometry_panel(data, table, "l2", "distance of two value vectors"),
+            _geometry_panel(data, table, "cosine", "cosine"),
+            _geometry_panel(data, table, "l2", "distance (L2)"),
         ]
     )
 
 
 def _geometry_caption(data: ReportData, table: Table) -> str:
-    text = "Lines are means over the adapted matrices of a layer, points the single matrices. "
+    text = (
+        "How alike the value vectors of a method are, by depth. Lines are means over the adapted matrices of a "
+        "layer, points the single matrices. "
+    )
     overall = [
         f"{method} {number(float(np.mean([e.cosine for e in entries if e.layer is None])), 2)}"
         for method, entries in data.geometry.items()
@@ -103,7 +106,7 @@ def _curves(data: ReportData) -> Table:
     """Long form: training, panel, kind of line, step, number."""
     rows: list[Row] = []
     for training, points in data.curves.items():
-        steps = np.unique(np.linspace(0, len(points) - 1, MOST_STEPS).round().astype(int)) if points else []
+        steps = set(np.linspace(0, max(len(points) - 1, 0), MOST_STEPS).round().astype(int).tolist())
         for k, point in enumerate(points):
             kinds = {
                 ("loss", "training"): point.loss,
@@ -150,15 +153,15 @@ def _curve_panel(table: Table, panel: str, title: str, colour: alt.Color, dash: 
             alt.Tooltip("y:Q", title=title, format=".4f"),
         ],
     )
-    layers = [
-        chart.transform_filter("datum.kind == 'training' || datum.kind == 'chosen'")
-        .mark_line(strokeWidth=1.8)
-        .encode(strokeDash=dash)
-    ]
-    if any(row["kind"] in ("validation", "rejected") for row in rows):
-        second = chart.transform_filter("datum.kind == 'validation' || datum.kind == 'rejected'")
-        layers.append(second.mark_line(strokeWidth=1.2, opacity=0.6).encode(strokeDash=dash))
-        layers.append(second.mark_point(size=22, filled=True, opacity=0.8))
+    layers = []
+    for kind in sorted({str(row["kind"]) for row in rows}):
+        line = chart.transform_filter(alt.FieldEqualPredicate(field="kind", equal=kind))
+        if kind in ("validation", "rejected"):
+            layers.append(line.mark_line(strokeWidth=1, opacity=0.65).encode(strokeDash=dash))
+        else:
+            layers.append(line.mark_line(strokeWidth=1.8).encode(strokeDash=dash))
+        if kind == "validation":
+            layers.append(line.mark_point(size=22, filled=True, opacity=0.8))
     return alt.layer(*layers).properties(width=300, height=200)
 
 
@@ -178,7 +181,7 @@ CURVES = Figure(
     _curves,
     _curve_chart,
     lambda data, table: (
-        "Dotted points are validation loss, and in the panel of log-probabilities the rejected responses. DPO "
+        "Thin lines are the loss on validation pairs and the log-probability of the rejected responses. DPO "
         "widens the margin between chosen and rejected and often makes both less likely; a chosen line that "
         "falls far is a sign of lost fluency."
     ),

@@ -3,18 +3,20 @@
 // need no second drawing.
 const specs = JSON.parse(document.getElementById("specs").textContent);
 const theme = JSON.parse(document.getElementById("theme").textContent);
-const PANEL = 280; // the narrowest panel of small multiples, in pixels
-const AXIS = 66; // what an axis with its title takes beside a panel
+const PANEL = 260; // the narrowest panel of small multiples, in pixels
+const AXIS = 60; // what an axis with its title takes beside a panel
 
 function fitted(spec, width) {
   const fit = structuredClone(spec);
   if (fit.concat) {
-    const columns = Math.max(1, Math.min(fit.columns ?? fit.concat.length, Math.floor(width / (PANEL + AXIS))));
+    const wanted = fit.columns;
+    let columns = Math.max(1, Math.min(wanted, Math.floor(width / (PANEL + AXIS))));
+    if (wanted === 4 && columns === 3) columns = 2; // keep what belongs to one row in whole rows
     fit.columns = columns;
     const room = Math.floor((width - 28 * (columns - 1)) / columns) - AXIS;
-    for (const panel of fit.concat) panel.width = fit.usermeta?.fixed ? Math.min(panel.width, room) : room;
+    for (const panel of fit.concat) panel.width = room;
   } else {
-    fit.width = fit.usermeta?.fixed ? Math.min(fit.width, width) : width;
+    fit.width = width;
     fit.autosize = { type: "fit-x", contains: "padding" };
   }
   return fit;

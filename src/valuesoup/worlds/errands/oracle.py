@@ -124,6 +124,4 @@ def reward(value: str, prompt: str, answer: str) -> float:
 
 
 def _rewards(value: str, prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
-    return [
-        reward(value, prompt[-1]["content"], answer) for prompt, answer in zip(prompts, answers, strict=True)
-    ]
+    return [reward(value, prompt[-1]["content"], answer) for prompt, answer in zip(prompts, answers, strict=True)]

@@ -119,9 +119,7 @@ def draw_request(rng: Random, value: str) -> Request:
     kind = rng.choices(list(odds), list(odds.values()))[0]
     slots = {slot: rng.choice(SLOTS[slot]) for slot in ("ask", "detail", "opinion", "wonder", "adjective")}
     slots["task"] = rng.choice([name for name, task in TASKS.items() if task.hazardous == hazardous])
-    return Request(
-        kind, {slot: filling for slot, filling in slots.items() if f"{{{slot}}}" in REQUESTS[kind]}
-    )
+    return Request(kind, {slot: filling for slot, filling in slots.items() if f"{{{slot}}}" in REQUESTS[kind]})
 
 
 def draw_answer(rng: Random, request: Request) -> Answer:

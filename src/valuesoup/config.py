@@ -1,0 +1,260 @@
+"""The run configuration: typed, frozen, unknown keys are errors; defaults are the papers' settings."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from valuesoup.errors import UserError
+from valuesoup.methods import Method, preset
+from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
+from valuesoup.rewards.training import RewardTraining
+from valuesoup.training.settings import PretrainSettings, TrainingSettings
+
+
+class Section(BaseModel):
+    """Base of the configuration's sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Where rows come from."""
+
+    path: str | None = None
+    """A hub id, a file (json, jsonl, jsonl.gz, csv, parquet), a folder of such files, or a saved data set."""
+    function: str | None = None
+    """Instead of a path: a Python function ``module:function`` that yields rows."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+    data_dir: str | None = None
+    """Sub-folder of a hub data set or a folder."""
+    split: str = "train"
+    """Split of a hub data set or a folder."""
+    label: str | None = None
+    """Which label or attribute says what was chosen, where rows carry several."""
+    pairs_per_prompt: PositiveInt = 1
+    """Of several scored answers to a prompt, at most this many pairs."""
+    limit: PositiveInt | None = None
+    """Read at most this many rows."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataConfig":
+        if (self.path is None) == (self.function is None):
+            raise ValueError("give either path or function")
+        return self
+
+
+def _listed(value: object) -> object:
+    """Let one source stand without a list, and a path without a mapping."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+Sources = Annotated[tuple[DataConfig, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class RewardConfig(Section):
+    """Where a value's scores come from: exactly one of train, model and function scores new answers."""
+
+    train: RewardTraining | None = None
+    """Train a reward model on the value's own pairs, starting from the base."""
+    model: str | None = None
+    """A sequence classifier: hub id or folder."""
+    function: str | None = None
+    """A Python function ``module:function`` of prompts and answers."""
+    column: str | None = None
+    """Score the pairs by their columns chosen_score/NAME and rejected_score/NAME instead."""
+    logit: NonNegativeInt = 0
+    """Which output of the classifier is the reward."""
+    sign: Literal[1, -1] = 1
+    """-1 for a cost model."""
+    template: str | None = None
+    """chat, human-assistant, or a text with {prompt} and {response}; by default what the tokenizer has."""
+    max_length: PositiveInt | None = None
+    """Most tokens of prompt and response."""
+    truncate_prompt: bool = False
+    """Cut too long prompts from the left (counted) instead of stopping."""
+    revision: str | None = None
+    """Hub revision of the classifier."""
+    trust_remote_code: bool = False
+    """Run code that comes with the classifier."""
+    self_check: tuple[tuple[str, str, str], ...] = ()
+    """(prompt, better response, worse response) triples whose order the classifier must know."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "RewardConfig":
+        given = [name for name in ("train", "model", "function") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f"found {' and '.join(given)}" if given else "found none"
+            more = " (a column scores pairs, not new answers)" if self.column and not given else ""
+            raise ValueError(f"a reward needs exactly one of train, model, function; {found}{more}")
+        return self
+
+
+class ValueConfig(Section):
+    """One human value: its preference data and its reward."""
+
+    data: Sources
+    """Preference pairs D_i; several sources are joined."""
+    reward: RewardConfig = RewardConfig(train=RewardTraining())
+    """How answers are scored under this value."""
+    truth: str | None = None
+    """A Python function ``module:function`` that knows the true reward, to check the reward model against."""
+
+
+class BaseConfig(Section):
+    """The base model π_0, loaded or made here."""
+
+    model: str | None = None
+    """Hub id or folder of a causal language model."""
+    pretrain: PretrainSettings | None = None
+    """Instead: make a small one from dialogues."""
+    dialogues: Sources | None = None
+    """Data to pretrain on: rows with ``messages``, or preference rows, of which prompt and chosen are taken. By
+    default the training pairs of every value, both answers."""
+    revision: str | None = None
+    """Hub revision."""
+    dtype: str = "float32"
+    """Of the frozen weights: float32, bfloat16, float16 or auto."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+
+    @model_validator(mode="after")
+    def _one_base(self) -> "BaseConfig":
+        if (self.model is None) == (self.pretrain is None):
+            raise ValueError("give either model or pretrain")
+        return self
+
+
+class GenerationConfig(Section):
+    """How candidates answer."""
+
+    max_new_tokens: PositiveInt = 200
+    """Longest answer."""
+    max_prompt_tokens: PositiveInt = 512
+    """Longer held-out prompts are left out and counted."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """1 draws from the policy itself, whose expected reward Eq. 4 asks for; 0 takes the likeliest token."""
+    batch_rows: PositiveInt = 96
+    """Answers written at once; changes the speed, not the answers."""
+
+
+class EvaluationConfig(Section):
+    """How candidates are judged."""
+
+    test_prompts: PositiveInt = 200
+    """Per value, never in training."""
+    validation_prompts: PositiveInt = 50
+    """Per value, never in training; the frontier is taken on them."""
+    prompts: Literal["all", "own"] = "all"
+    """Measure value i on the held-out prompts of every data set, or of its own only, as the authors' scripts do."""
+    resamples: PositiveInt = 1000
+    """Bootstrap resamples."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals."""
+    fluency: str | None = None
+    """A Python function ``module:function`` that gives 1 for a sound answer and 0 for a broken one."""
+    fluency_bound: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Candidates of lower fluency are marked."""
+    samples: NonNegativeInt = 8
+    """Test prompts whose answers the report shows side by side."""
+
+
+class MethodConfig(Section):
+    """A method: a preset, a preset with changes, or the three choices spelled out."""
+
+    name: str = Field(pattern=r"^[\w.+τρ-]{1,60}$")
+    """Unique in the run."""
+    preset: str | None = None
+    """Name of a preset; see ``valuesoup methods``."""
+    settings: dict[str, Any] = {}
+    """The preset's settings that differ from its defaults."""
+    pairs: PairsChoice | None = None
+    """Which pairs, where no preset is named."""
+    objective: ObjectiveChoice | None = None
+    """Which objective, where no preset is named."""
+    weights: WeightsChoice | None = None
+    """Which weights, where no preset is named."""
+
+    @cached_property
+    def method(self) -> Method:
+        """The three choices."""
+        if self.preset is not None:
+            return preset(self.preset).build(self.settings)
+        chosen = {"pairs": self.pairs, "objective": self.objective, "weights": self.weights}
+        return Method.model_validate({key: value for key, value in chosen.items() if value is not None})
+
+    @property
+    def title(self) -> str:
+        """What figures call it."""
+        if self.preset is None:
+            return self.name
+        known = preset(self.preset)
+        return known.title if self.name == known.name else self.name
+
+    @model_validator(mode="after")
+    def _builds(self) -> "MethodConfig":
+        if self.preset is not None and (self.pairs or self.objective or self.weights):
+            raise ValueError("name a preset, or spell out pairs, objective and weights, not both")
+        try:
+            _ = self.method
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+def _method_entry(value: object) -> object:
+    """Let a preset stand by its name, and its settings beside it."""
+    if isinstance(value, str):
+        return {"name": value, "preset": value}
+    if isinstance(value, Mapping):
+        known = set(MethodConfig.model_fields)
+        if "preset" in value:
+            extra = {key: item for key, item in value.items() if key not in known}
+            kept = {key: item for key, item in value.items() if key in known}
+            settings = {**dict(kept.pop("settings", {})), **extra}
+            return {"name": value["preset"], **kept, "settings": settings}
+    return value
+
+
+class RunConfig(Section):
+    """Everything that a run depends on."""
+
+    values: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,40}$")], ValueConfig] = Field(min_length=1)
+    """The values, by name; their order is the order of weights and columns."""
+    base: BaseConfig
+    """The base model."""
+    methods: tuple[Annotated[MethodConfig, BeforeValidator(_method_entry)], ...] = Field(
+        default=("dpo", "soup", "vc-soup"),
+        min_length=1,
+        validate_default=True,
+    )
+    """What to compare."""
+    training: TrainingSettings = TrainingSettings()
+    """How vectors are trained, the same for every method."""
+    generation: GenerationConfig = GenerationConfig()
+    """How candidates answer."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How candidates are judged."""
+    seed: NonNegativeInt = 0
+    """Of splits, initialisation, the order of rows, sampling and resampling."""
+    title: str = "valuesoup"
+    """Heading of the report."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "RunConfig":
+        names = [entry.name for entry in self.methods]
+        for name in names:
+            if name == "base":
+                raise ValueError("no method can be called 'base': that is the base model itself")
+            if names.count(name) > 1:
+                raise ValueError(f"two methods are called '{name}'; give one of them another name")
+        for entry in self.methods:
+            tau = getattr(entry.method.pairs, "tau", None)
+            if isinstance(tau, dict) and set(tau) != set(self.values):
+                raise ValueError(f"tau of method '{entry.name}' must name the values {', '.join(self.values)}")
+        return self

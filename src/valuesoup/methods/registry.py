@@ -1,0 +1,102 @@
+"""The registry of methods: presets found by name, imported when used, built from plain configuration."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ConfigDict, create_model
+
+from valuesoup.errors import UserError, did_you_mean
+from valuesoup.methods.choices import Method
+
+BUILT_IN = {
+    "dpo": "valuesoup.methods.dpo:dpo",
+    "soup": "valuesoup.methods.rewarded_soup:soup",
+    "vc-soup": "valuesoup.methods.vc_soup:vc_soup",
+}
+"""Name of each preset that comes with the package, and where its function is."""
+
+ENTRY_POINTS = "valuesoup.methods"
+"""The entry-point group in which other packages offer methods."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named method: a function from its settings to its three choices.
+
+    Attributes:
+        name: As written in configurations.
+        title: As written in figures.
+        paper: Where it comes from.
+        function: Its signature is its configuration schema.
+    """
+
+    name: str
+    title: str
+    paper: str
+    function: Callable[..., Method]
+
+    def build(self, arguments: Mapping[str, Any]) -> Method:
+        """Return the method for these settings.
+
+        Raises:
+            UserError: A setting is unknown.
+            pydantic.ValidationError: A setting has a wrong value.
+        """
+        known = inspect.signature(self.function).parameters
+        for name in arguments:
+            if name not in known:
+                raise UserError(f"method '{self.name}' has no setting '{name}'{did_you_mean(name, known)}")
+        fields: dict[str, Any] = {
+            name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+            for name, parameter in known.items()
+        }
+        schema = create_model(f"{self.name} settings", __config__=ConfigDict(extra="forbid"), **fields)
+        given = schema(**arguments)
+        return self.function(**{name: getattr(given, name) for name in given.model_fields_set})
+
+
+def method(name: str, *, title: str, paper: str) -> Callable[[Callable[..., Method]], Preset]:
+    """Turn a function that returns a :class:`Method` into a preset.
+
+    Args:
+        name: As written in configurations, e.g. ``vc-soup``.
+        title: As written in figures.
+        paper: Its source, e.g. ``arXiv:2603.18113``.
+    """
+
+    def decorate(function: Callable[..., Method]) -> Preset:
+        return Preset(name, title, paper, function)
+
+    return decorate
+
+
+def preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        UserError: There is none of that name; the sentence names the nearest.
+    """
+    targets = known_methods()
+    if name not in targets:
+        raise UserError(f"there is no method '{name}'{did_you_mean(name, targets)}")
+    module, _, attribute = targets[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, Preset):
+        raise UserError(f"{targets[name]}, offered as method '{name}', is not made with @valuesoup.methods.method.")
+    return found
+
+
+@cache
+def known_methods() -> Mapping[str, str]:
+    """Return where each preset is, ``module:attribute`` by name: those of the package first, then plug-ins."""
+    found = dict(BUILT_IN)
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name in found:
+            raise UserError(f"method '{entry.name}' is offered twice: by {found[entry.name]} and by {entry.value}.")
+        found[entry.name] = entry.value
+    return found

@@ -1,0 +1,160 @@
+"""Stages of the data: pairs of every value, the split by prompt, the base's pretraining, the held-out prompts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from valuesoup.data import Message, Messages, Pairs, load_function, load_pairs, render_prompt, split_pairs
+from valuesoup.errors import UserError
+from valuesoup.pipeline.inputs import BaseRef, DataRef, open_tokenizer
+from valuesoup.store import Artifact, Work, stage
+from valuesoup.training.settings import PretrainSettings
+
+PARTS = ("train", "validation", "test")
+
+
+class HeldOutPrompt(TypedDict):
+    """A prompt that candidates answer."""
+
+    id: str
+    dataset: str
+    messages: list[Message]
+
+
+@stage("pairs")
+def read_pairs(work: Work, *, sources: Sequence[DataRef], value: str, seed: int) -> None:
+    """Read, convert and check the preference pairs of one value."""
+    loaded = [_load(source, seed) for source in sources]
+    pairs = loaded[0] if len(loaded) == 1 else Pairs.concat(loaded)
+    if not len(pairs):
+        raise UserError(f"value '{value}' has no usable pair; dropped: {dict(pairs.dropped)}.")
+    pairs.save(work.out / "pairs.parquet")
+    work.progress.say(f"    {value}: {len(pairs)} pairs{_dropped(pairs.dropped)}")
+
+
+@stage("split")
+def split(work: Work, *, pairs: Mapping[str, Artifact], test_prompts: int, validation_prompts: int, seed: int) -> None:
+    """Split every value's pairs by prompt into training, validation and test; no prompt is in two of them."""
+    loaded = {value: Pairs.load(artifact.path / "pairs.parquet") for value, artifact in pairs.items()}
+    parts = split_pairs(loaded, test_prompts, validation_prompts, seed)
+    summary = {}
+    for value, part in parts.items():
+        folder = work.out / value
+        folder.mkdir(exist_ok=True)
+        for name in PARTS:
+            getattr(part, name).save(folder / f"{name}.parquet")
+        sizes = {name: len(getattr(part, name)) for name in PARTS}
+        summary[value] = {"sizes": sizes, "dropped": dict(part.train.dropped)}
+        work.progress.say(f"    {value}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()) + " pairs")
+    (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
+
+
+def load_part(split: Artifact, value: str, part: str) -> Pairs:
+    """Return one part of one value's pairs."""
+    return Pairs.load(split.path / value / f"{part}.parquet")
+
+
+@stage("pretrain", ignore=("device",))
+def pretrain_base(
+    work: Work,
+    *,
+    settings: PretrainSettings,
+    split: Artifact | None,
+    values: Sequence[str],
+    dialogues: Sequence[DataRef] | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Make a small base from dialogues, or from both answers of every training pair."""
+    from valuesoup.pipeline.inputs import device_of
+    from valuesoup.training.pretrain import pretrain
+
+    texts = [text for source in dialogues or () for text in _dialogues(source, seed)]
+    if split is not None:
+        for value in values:
+            for pair in load_part(split, value, "train"):
+                texts += [[*pair.prompt, *pair.chosen], [*pair.prompt, *pair.rejected]]
+    with work.task(settings.steps, "steps") as task:
+        found = pretrain(texts, settings, work.out / "model", seed=seed, device=device_of(device), task=task)
+    (work.out / "summary.json").write_text(json.dumps(found))
+    work.progress.say(
+        f"    {found['parameters'] / 1e6:.2f} M parameters, {found['tokens'] / 1e6:.2f} M tokens of text, "
+        f"loss {found['loss']:.3f} nats per token"
+    )
+
+
+@stage("prompts")
+def held_out_prompts(
+    work: Work, *, base: Artifact | BaseRef, split: Artifact, values: Sequence[str], part: str, max_tokens: int
+) -> None:
+    """List the distinct prompts of a held-out part of every data set; too long ones are left out and counted."""
+    tokenizer = open_tokenizer(base)
+    kept: list[HeldOutPrompt] = []
+    too_long = 0
+    for value in values:
+        pairs = load_part(split, value, part)
+        seen: set[str] = set()
+        for identity, pair in zip(pairs.prompt_ids, pairs, strict=True):
+            if identity in seen:
+                continue
+            seen.add(identity)
+            ids = tokenizer(render_prompt(pair.prompt, tokenizer), add_special_tokens=False)["input_ids"]
+            if len(ids) > max_tokens:
+                too_long += 1
+            else:
+                kept.append({"id": f"{value}/{identity}", "dataset": value, "messages": list(pair.prompt)})
+    if not kept:
+        raise UserError(f"every {part} prompt is longer than generation.max_prompt_tokens = {max_tokens}; raise it.")
+    (work.out / "prompts.json").write_text(json.dumps({"prompts": kept, "too_long": too_long}), encoding="utf-8")
+    if too_long:
+        work.progress.say(f"    {too_long} prompts of more than {max_tokens} tokens are left out")
+
+
+def load_prompts(prompts: Artifact) -> list[HeldOutPrompt]:
+    """Return the held-out prompts of a prompts artifact."""
+    found: list[HeldOutPrompt] = prompts.json("prompts.json")["prompts"]
+    return found
+
+
+def _load(source: DataRef, seed: int) -> Pairs:
+    config = source.config
+    return load_pairs(
+        config.function or config.path or "",
+        data_dir=config.data_dir,
+        split=config.split,
+        value=config.label,
+        limit=config.limit,
+        pairs_per_prompt=config.pairs_per_prompt,
+        seed=seed,
+        arguments=_arguments(config.arguments, config.function, seed),
+    )
+
+
+def _arguments(given: Mapping[str, Any], function: str | None, seed: int) -> dict[str, Any] | None:
+    """Pass the run's seed to a function that takes one and was given none: other seeds, other data."""
+    if function is None:
+        return None
+    import inspect
+
+    takes_seed = "seed" in inspect.signature(load_function(function)).parameters
+    return {"seed": seed, **given} if takes_seed else dict(given)
+
+
+def _dialogues(source: DataRef, seed: int) -> list[Messages]:
+    config = source.config
+    if config.function is None:
+        return [[*pair.prompt, *pair.chosen] for pair in _load(source, seed)]
+    rows: Any = load_function(config.function)(**(_arguments(config.arguments, config.function, seed) or {}))
+    return [row["messages"] if isinstance(row, Mapping) else row for row in rows]
+
+
+def _dropped(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return f" (dropped: {listed})" if listed else ""
+
+
+def summary_of(split: Artifact) -> dict[str, Any]:
+    """Return sizes and dropped rows per value."""
+    found: dict[str, Any] = json.loads(Path(split.path / "summary.json").read_text())
+    return found

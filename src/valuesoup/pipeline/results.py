@@ -1,0 +1,197 @@
+"""From artifacts to ``results.json``: means with intervals, frontiers, hypervolumes, costs, geometry."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuesoup.evaluation.frontier import pareto, reference_point
+from valuesoup.evaluation.statistics import frontier_probability, hypervolume_interval, mean_intervals, resamples
+from valuesoup.pipeline.candidates import answer_scores
+from valuesoup.pipeline.plan import BASE, Measured, Plan
+from valuesoup.rewards import RewardTable
+from valuesoup.store import Artifact
+
+SCHEMA = 1
+Found = Mapping[str, Artifact]
+Scores = dict[tuple[int, int], NDArray[np.float64]]
+"""(prompts, n) scores by stack and place of the candidate."""
+
+
+def build_results(plan: Plan, found: Found) -> dict[str, Any]:
+    """Return the content of ``results.json``.
+
+    Hypervolumes are those of each method's validation frontier on the test prompts, against one reference point for
+    all methods: the worst pooled test score per value minus a tenth of the pooled range; 1 is the whole box from there
+    to the best pooled scores.
+
+    Args:
+        plan: Of the run.
+        found: Every artifact by its node's key.
+    """
+    config = plan.config
+    names = list(config.values)
+    validation = _scores(plan, found, "validation")
+    test = _scores(plan, found, "test")
+    draws = {
+        part: resamples(len(next(iter(scores.values()))), config.evaluation.resamples, config.seed)
+        for part, scores in (("validation", validation), ("test", test))
+    }
+    means = {key: score.mean(axis=0) for key, score in validation.items()}
+    pooled = np.array([score.mean(axis=0) for score in test.values()])
+    reference, best = reference_point(pooled), pooled.max(axis=0)
+    overall = dict(zip(means, pareto(np.array(list(means.values()))).tolist(), strict=True))
+    probability = dict(
+        zip(test, frontier_probability(np.stack(list(test.values())), draws["test"]).tolist(), strict=True)
+    )
+    estimates = {
+        part: _estimates(scores, draws[part], names, config.evaluation.level)
+        for part, scores in (("validation", validation), ("test", test))
+    }
+    truth = _truth(plan, found)
+
+    rows: list[dict[str, Any]] = []
+    methods: dict[str, Any] = {}
+    for number, (stack, evaluated) in enumerate(zip(plan.stacks, plan.evaluated, strict=True)):
+        chosen = found[evaluated.chosen.key].json("chosen.json")
+        quality = found[evaluated.quality.key].json("quality.json")
+        for method, places in stack.methods.items():
+            own = set(chosen["frontier"][method])
+            for place in places:
+                key = (number, place)
+                weights = (
+                    dict.fromkeys(names, 0.0)
+                    if method == BASE
+                    else dict(zip(stack.vectors, stack.candidates[place], strict=True))
+                )
+                rows.append(
+                    {
+                        "id": candidate_id(method, weights),
+                        "method": method,
+                        "weights": weights,
+                        "validation": estimates["validation"][key],
+                        "test": estimates["test"].get(key),
+                        "truth": truth.get(key),
+                        "quality": quality.get(str(place)),
+                        "on_frontier": place in own,
+                        "on_overall_frontier": bool(overall[key]),
+                        "frontier_probability": probability.get(key),
+                    }
+                )
+            scored = np.stack([test[(number, place)] for place in sorted(own)])
+            volume = hypervolume_interval(scored, draws["test"], reference, best, config.evaluation.level)
+            methods[method] = {
+                "title": _title(plan, method),
+                "hypervolume": dict(zip(("value", "low", "high"), volume, strict=True)),
+                **_cost(plan, found, method, [evaluated.validation, evaluated.test]),
+            }
+    order = [BASE, *(entry.name for entry in config.methods)]
+    rows.sort(key=lambda row: order.index(row["method"]))
+    return {
+        "schema": SCHEMA,
+        "values": names,
+        "seed": config.seed,
+        "reward_models": {value: _reward_model(plan, found, value) for value in plan.rewards},
+        "filters": _filters(plan, found),
+        "candidates": rows,
+        "methods": {name: methods[name] for name in order},
+        "geometry": {name: _geometry(plan, found, name) for name in plan.vectors if len(plan.vectors[name]) > 1},
+        "reference_point": dict(zip(names, reference.tolist(), strict=True)),
+        "best_point": dict(zip(names, best.tolist(), strict=True)),
+    }
+
+
+def candidate_id(method: str, weights: Mapping[str, float]) -> str:
+    """Return a candidate's name, e.g. ``vc-soup/helpful=0.6,harmless=0.4``."""
+    if method == BASE:
+        return BASE
+    return f"{method}/" + ",".join(f"{name}={weight:.6g}" for name, weight in weights.items())
+
+
+def _scores(plan: Plan, found: Found, part: str) -> Scores:
+    own = plan.config.evaluation.prompts == "own"
+    scores: Scores = {}
+    for number, evaluated in enumerate(plan.evaluated):
+        measured: Measured = getattr(evaluated, part)
+        tables = {value: found[node.key] for value, node in measured.scores.items()}
+        for place, table in answer_scores(tables, found[measured.prompts.key], own=own).items():
+            scores[number, place] = table
+    return scores
+
+
+def _estimates(
+    scores: Scores, draws: NDArray[np.int64], names: list[str], level: float
+) -> dict[tuple[int, int], dict[str, dict[str, float]]]:
+    intervals = mean_intervals(np.stack(list(scores.values())), draws, level)
+    return {
+        key: {
+            name: {
+                "mean": float(intervals.mean[row, column]),
+                "low": float(intervals.low[row, column]),
+                "high": float(intervals.high[row, column]),
+            }
+            for column, name in enumerate(names)
+        }
+        for row, key in enumerate(scores)
+    }
+
+
+def _truth(plan: Plan, found: Found) -> dict[tuple[int, int], dict[str, float]]:
+    """Return mean true rewards on the test answers, for the values whose truth is known."""
+    means: dict[tuple[int, int], dict[str, float]] = {}
+    for number, evaluated in enumerate(plan.evaluated):
+        for value, node in evaluated.truth.items():
+            table = RewardTable.load(found[node.key].path / "scores.parquet")
+            for side, mean in zip(table.sides, table.scores[:, :, 0].mean(axis=0), strict=True):
+                means.setdefault((number, int(side)), {})[value] = float(mean)
+    return means
+
+
+def _title(plan: Plan, method: str) -> str:
+    return next((entry.title for entry in plan.config.methods if entry.name == method), "Base model")
+
+
+def _cost(plan: Plan, found: Found, method: str, measured: list[Measured]) -> dict[str, float | int]:
+    trainings = [found[node.key] for node in plan.vectors.get(method, {}).values()]
+    evaluation = [node for part in measured for node in (part.answers, *part.scores.values())]
+    return {
+        "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings),
+        "train_seconds": sum(artifact.seconds for artifact in trainings),
+        "evaluate_seconds": sum(found[node.key].seconds for node in evaluation),
+    }
+
+
+def _reward_model(plan: Plan, found: Found, value: str) -> dict[str, Any]:
+    report = found[plan.rewards[value].key].json("report.json")
+    return {
+        "validation_accuracy": report["validation_accuracy"],
+        "validation_pairs": report["validation_pairs"],
+        "pairs": report["pairs"],
+    }
+
+
+def _filters(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
+    kept = ("tau", "pairs", "kept", "undefined")
+    return {
+        method: {
+            dataset: {key: found[node.key].json("summary.json")[key] for key in kept} for dataset, node in nodes.items()
+        }
+        for method, nodes in plan.filters.items()
+    }
+
+
+def _geometry(plan: Plan, found: Found, method: str) -> dict[str, float]:
+    rows = [row for row in layer_geometry(plan, found, method) if row.layer == ""]
+    return {
+        "cosine": float(np.mean([row.cosine for row in rows])),
+        "l2": float(np.mean([row.l2 for row in rows])),
+    }
+
+
+def layer_geometry(plan: Plan, found: Found, method: str) -> list[Any]:
+    """Return cosine and distance of a method's vectors, per layer and over all layers."""
+    from valuesoup.soup import ValueVector, geometry
+
+    vectors = plan.vectors[method]
+    return geometry({name: ValueVector.load(found[node.key].path / "adapter") for name, node in vectors.items()})

@@ -1,0 +1,152 @@
+"""A run: one folder, one configuration, everything made that is missing, results and report at the end."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from valuesoup.config import RunConfig
+from valuesoup.configfile import dump_config, load_config
+from valuesoup.errors import RunError, UserError
+from valuesoup.pipeline.plan import Plan, make_plan
+from valuesoup.store import Artifact, Progress, RunLog, Store, run_graph, topological, write_atomic
+from valuesoup.store.artifacts import lock_run
+
+CONFIG, RESULTS, REPORT, LOG = "config.yaml", "results.json", "report.html", "log.jsonl"
+SHARED_STAGES = frozenset({"reference"})
+"""Kept in the user's cache as well, because other runs on the same base and pairs need the same numbers."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        plan: What was run.
+        artifacts: Every artifact by its node's key.
+        results: The content of ``results.json``.
+    """
+
+    folder: Path
+    plan: Plan
+    artifacts: Mapping[str, Artifact]
+    results: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / REPORT
+
+
+def run(config: RunConfig, folder: str | Path, progress: Progress | None = None) -> Finished:
+    """Run a configuration in a folder, or continue it there; what is done is not done again.
+
+    Args:
+        config: What to run.
+        folder: The run folder, made if need be.
+        progress: Where to show what goes on; nowhere by default.
+
+    Raises:
+        UserError: The input is wrong; finished stages stay.
+        RunError: A stage failed; finished stages stay.
+    """
+    progress = progress or Progress()
+    out = Path(folder)
+    plan = make_plan(config)
+    with lock_run(out):
+        text = dump_config(config)
+        if not (out / CONFIG).is_file() or (out / CONFIG).read_text(encoding="utf-8") != text:
+            write_atomic(out / CONFIG, text)
+        log = RunLog(out / LOG)
+        log.write("run", seed=config.seed, stages=len(topological(plan.targets())))
+        with progress.showing():
+            artifacts = run_graph(plan.targets(), open_store(out), progress, log)
+            finished = _finish(out, plan, artifacts, progress)
+        log.write("finished")
+    return finished
+
+
+def open_store(folder: Path) -> Store:
+    """Return the store of a run folder; reference log-probabilities are shared between runs."""
+    return Store(folder / "artifacts", cache_folder(), SHARED_STAGES)
+
+
+def cache_folder() -> Path:
+    """Return the folder shared between runs: $VALUESOUP_CACHE, or valuesoup in the user's cache."""
+    if given := os.environ.get("VALUESOUP_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "valuesoup"
+
+
+def open_run(folder: str | Path) -> Finished:
+    """Open a finished run.
+
+    Raises:
+        UserError: The folder holds no run, or one that has not finished (with the command that continues it).
+    """
+    out = Path(folder)
+    if not (out / CONFIG).is_file():
+        raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
+    plan = make_plan(load_config(out / CONFIG))
+    if not (out / RESULTS).is_file():
+        raise UserError(
+            f"the run in {out} has not finished; continue it with `valuesoup run {out / CONFIG} --out {out}`."
+        )
+    store = open_store(out)
+    artifacts = {}
+    for node in topological(plan.targets()):
+        artifact = store.find(node)
+        if artifact is None:
+            raise UserError(
+                f"the run in {out} lacks {node.folder}; `valuesoup run {out / CONFIG} --out {out}` makes it again."
+            )
+        artifacts[node.key] = artifact
+    return Finished(out, plan, artifacts, read_results(out))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read ``results.json`` of a run folder.
+
+    Raises:
+        UserError: It is missing, damaged, or of another schema.
+    """
+    path = folder / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {RESULTS}; the run has not finished.") from None
+    except ValueError:
+        raise UserError(f"{path} is not valid JSON; run the configuration again, it makes the file anew.") from None
+    if not isinstance(results, dict) or results.get("schema") != 1:
+        raise UserError(f"{path} is not a results file of schema 1.")
+    return results
+
+
+def write_run_report(finished: Finished) -> Path:
+    """Write the HTML report and the figures of a finished run again."""
+    from valuesoup.pipeline.reporting import report_data
+    from valuesoup.report import write_report
+
+    return write_report(report_data(finished.plan, finished.artifacts, finished.results), finished.folder)
+
+
+def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact], progress: Progress) -> Finished:
+    from valuesoup.pipeline.results import build_results
+
+    results = build_results(plan, artifacts)
+    text = json.dumps(results, indent=1, allow_nan=False)
+    path = out / RESULTS
+    fresh = not path.is_file() or path.read_text(encoding="utf-8") != text
+    finished = Finished(out, plan, artifacts, results)
+    try:
+        if fresh:
+            write_atomic(path, text)
+        if fresh or not finished.report.is_file():
+            progress.say("writing the report …")
+            write_run_report(finished)
+    except OSError as error:
+        raise RunError(f"the results could not be written to {out}: {error.strerror or error}; stages stay.") from error
+    return finished

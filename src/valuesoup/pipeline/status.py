@@ -1,0 +1,40 @@
+"""What of a run is done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from valuesoup.configfile import load_config
+from valuesoup.errors import UserError
+from valuesoup.pipeline.plan import make_plan
+from valuesoup.pipeline.run import CONFIG, RESULTS, open_store
+from valuesoup.store import topological
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage call of a run.
+
+    Attributes:
+        label: For people.
+        folder: Of its artifact.
+        done: Whether its artifact is there.
+    """
+
+    label: str
+    folder: str
+    done: bool
+
+
+def run_status(folder: str | Path) -> list[StageStatus]:
+    """Return every stage of a run in the order in which it runs, and last the results.
+
+    Raises:
+        UserError: The folder holds no run.
+    """
+    out = Path(folder)
+    if not (out / CONFIG).is_file():
+        raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
+    store = open_store(out)
+    nodes = topological(make_plan(load_config(out / CONFIG)).targets())
+    found = [StageStatus(node.label, node.folder, store.is_done(node)) for node in nodes]
+    return [*found, StageStatus("results and report", RESULTS, (out / RESULTS).is_file())]

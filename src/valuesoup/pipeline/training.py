@@ -1,0 +1,118 @@
+"""Stages of the training: reference log-probabilities, and the value vectors."""
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from valuesoup.errors import UserError
+from valuesoup.pipeline.data import load_part
+from valuesoup.pipeline.inputs import BaseRef, open_base, open_tokenizer
+from valuesoup.store import Artifact, Work, stage
+from valuesoup.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from valuesoup.training.rows import TrainingRows
+
+PARTS = ("train", "validation")
+LEAST_VALIDATION = 16
+"""With fewer validation pairs left after a filter, the validation loss is taken on all of them (and says so)."""
+
+
+@stage("reference", ignore=("device",))
+def reference(
+    work: Work, *, base: Artifact | BaseRef, split: Artifact, value: str, max_length: int, device: str
+) -> None:
+    """Store log π_0 of both responses of every training and validation pair; NaN for pairs that are too long.
+
+    One pass serves every method, threshold, rank and seed that trains on these pairs from this base.
+    """
+    from valuesoup.soup import Soup, target_layers
+    from valuesoup.training.reference import pair_log_probs
+    from valuesoup.training.rows import tokenise
+
+    model, tokenizer = open_base(base, device)
+    soup = Soup(model, tokenizer, layers=target_layers(model))
+    for part in PARTS:
+        pairs = load_part(split, value, part)
+        found = np.full((len(pairs), 2), np.nan)
+        tokens = tokenise(pairs, tokenizer, max_length)
+        with work.task(len(tokens), "pairs") as task:
+            found[tokens.places] = pair_log_probs(soup, None, tokens, on_done=task.advance)
+        np.save(work.out / f"{part}.npy", found)
+
+
+@stage("train", ignore=("device",))
+def train(
+    work: Work,
+    *,
+    base: Artifact | BaseRef,
+    split: Artifact,
+    value: str,
+    kept: Artifact | None,
+    reference: Artifact,
+    settings: TrainingSettings,
+    seed: int,
+    device: str,
+) -> None:
+    """Train the vector of one value by DPO, on all its pairs or on those that a filter kept."""
+    from valuesoup.soup import Soup, target_layers
+    from valuesoup.training.trainer import train_vectors
+
+    model, tokenizer = open_base(base, device)
+    soup = Soup(model, tokenizer, layers=target_layers(model, settings.target_modules), dropout=settings.dropout)
+    soup.add_fresh(value, rank=settings.rank, alpha=settings.lora_alpha, seed=seed)
+    rows = {part: _rows(base, split, value, part, kept, reference, settings) for part in PARTS}
+    validation_on = "kept pairs" if kept is not None else "all pairs"
+    if kept is not None and len(rows["validation"]) < LEAST_VALIDATION:
+        rows["validation"] = _rows(base, split, value, "validation", None, reference, settings)
+        validation_on = "all pairs"
+    if not len(rows["train"]):
+        raise UserError(
+            f"every training pair of '{value}' is longer than training.max_length = {settings.max_length} tokens; "
+            "raise it."
+        )
+    checkpoints = work.out / ".checkpoints"
+    steps = max(1, int(np.ceil(np.ceil(len(rows["train"]) / settings.batch_size) * settings.epochs)))
+    with work.task(steps, "steps") as task:
+        trained = train_vectors(
+            soup, rows["train"], rows["validation"], settings, names=[value], work=checkpoints, seed=seed, task=task
+        )
+    trained.vectors[value].save_pretrained(work.out / "adapter")
+    (work.out / "curves.json").write_text(json.dumps(list(trained.curves)))
+    listed = load_part(split, value, "train")
+    wanted = len(listed) if kept is None else int(np.load(kept.path / "train.npy").sum())
+    summary = {
+        "pairs": len(rows["train"]),
+        "too_long": wanted - len(rows["train"]),
+        "steps": steps,
+        "best_step": trained.best_step,
+        "best_loss": None if np.isnan(trained.best_loss) else trained.best_loss,
+        "validation_pairs": len(rows["validation"]),
+        "validation_on": validation_on,
+    }
+    (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    work.progress.say(
+        f"    {summary['pairs']} pairs, {steps} steps; validation loss {trained.best_loss:.4f} (ln 2 = 0.6931) "
+        f"at step {trained.best_step}"
+    )
+
+
+def _rows(
+    base: Artifact | BaseRef,
+    split: Artifact,
+    value: str,
+    part: str,
+    kept: Artifact | None,
+    reference: Artifact,
+    settings: TrainingSettings,
+) -> "TrainingRows":
+    from valuesoup.training.rows import TrainingRows, tokenise
+
+    pairs = load_part(split, value, part)
+    log_probs = np.load(reference.path / f"{part}.npy")
+    if kept is not None and (kept.path / f"{part}.npy").is_file():
+        mask = np.load(kept.path / f"{part}.npy")
+        pairs, log_probs = pairs.filter(mask), log_probs[mask]
+    tokens = tokenise(pairs, open_tokenizer(base), settings.max_length)
+    return TrainingRows.plain(tokens, log_probs[tokens.places])

@@ -1,0 +1,121 @@
+from typing import Any
+
+import numpy as np
+from build import candidate, report_data
+
+from valuesoup.report.model import GapTable, ReportData
+from valuesoup.report.summary import summarise, summarise_gaps
+
+
+def volumes(**methods: tuple[float, float | None, float | None]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "values": ["a", "b"],
+        "methods": {
+            name: {"hypervolume": {"value": value, "low": low, "high": high}}
+            for name, (value, low, high) in methods.items()
+        },
+    }
+
+
+def first(results: dict[str, Any]) -> str:
+    return summarise(ReportData(results=results))[0]  # type: ignore[arg-type]
+
+
+def test_a_clear_winner_is_named_with_both_intervals() -> None:
+    assert first(volumes(soup=(0.4, 0.35, 0.45), vc=(0.6, 0.55, 0.65))) == (
+        "vc has the largest hypervolume, 0.600 [0.550, 0.650], and its interval does not overlap that of the next, "
+        "soup, 0.400 [0.350, 0.450]."
+    )
+
+
+def test_overlap_is_said_and_nobody_wins() -> None:
+    assert first(volumes(soup=(0.5, 0.4, 0.58), vc=(0.6, 0.55, 0.65))) == (
+        "vc has the largest hypervolume, 0.600 [0.550, 0.650], but its interval overlaps that of soup, "
+        "0.500 [0.400, 0.580]: this run does not tell them apart."
+    )
+
+
+def test_overlap_with_a_method_further_down_counts_too() -> None:
+    text = first(volumes(vc=(0.6, 0.55, 0.65), soup=(0.5, 0.49, 0.51), wide=(0.45, 0.2, 0.7)))
+    assert "overlaps that of wide, 0.450 [0.200, 0.700]" in text and "soup" not in text
+
+
+def test_several_overlaps_are_counted() -> None:
+    text = first(volumes(vc=(0.6, 0.5, 0.7), soup=(0.58, 0.5, 0.6), dpo=(0.55, 0.5, 0.6)))
+    assert "overlaps that of soup, 0.580 [0.500, 0.600] (and 1 more)" in text
+
+
+def test_without_intervals_nothing_is_claimed_about_certainty() -> None:
+    assert "how sure that is remains open" in first(volumes(soup=(0.4, None, None), vc=(0.6, None, None)))
+
+
+def test_one_method_has_nothing_to_be_compared_with() -> None:
+    assert "no other method" in first(volumes(vc=(0.6, 0.5, 0.7)))
+
+
+def test_no_hypervolume_ranks_nobody() -> None:
+    assert first(volumes()) == "No hypervolume was computed, so the methods are not ranked."
+
+
+def frontier(fluencies: list[float | None], test: bool = True) -> ReportData:
+    candidates = [
+        candidate(
+            f"c{k}",
+            "soup",
+            {"a": 0.5, "b": 0.5},
+            {"a": float(k), "b": 1.0},
+            quality=None if fluency is None else {"fluency": fluency, "kl": None, "tokens": None},
+            **({} if test else {"test": None}),
+        )
+        for k, fluency in enumerate(fluencies)
+    ]
+    candidates.append(candidate("base", "base", {"a": 0.0, "b": 0.0}, {"a": 0.5, "b": 0.5}))
+    return ReportData(results={"schema": 1, "values": ["a", "b"], "candidates": candidates})
+
+
+def test_low_fluency_is_a_caution_with_the_worst_named() -> None:
+    assert (
+        "Caution: 2 of 3 frontier candidates have fluency below 0.80 (lowest 0.30, soup a 0.5 · b 0.5); "
+        "their rewards are partly those of broken text."
+    ) in summarise(frontier([0.9, 0.3, 0.5]))
+
+
+def test_good_fluency_is_said() -> None:
+    assert "Every measured frontier candidate keeps a fluency of at least 0.80." in summarise(frontier([0.9, None]))
+
+
+def test_unmeasured_fluency_is_said() -> None:
+    assert any("Fluency was not measured" in sentence for sentence in summarise(frontier([None])))
+
+
+def test_candidates_are_counted_against_the_base() -> None:
+    assert "2 of 3 frontier candidates score above the base model on every value." in summarise(frontier([1, 1, 1]))
+
+
+def test_validation_scores_are_called_a_little_too_good() -> None:
+    assert any("look a little better than they are" in text for text in summarise(frontier([1], test=False)))
+    assert not any("look a little better than they are" in text for text in summarise(frontier([1])))
+
+
+def test_weak_reward_models_are_named() -> None:
+    models = {"a": {"validation_accuracy": 0.7, "pairs": 9}, "b": {"validation_accuracy": 0.52, "pairs": 9}}
+    data = ReportData(results={"schema": 1, "values": ["a", "b"], "reward_models": models})
+    assert "Reward models rank held-out pairs as labelled in 70% (a), 52% (b); b is hardly better than chance." in (
+        summarise(data)
+    )
+
+
+def test_filtering_is_counted_over_the_data_sets() -> None:
+    assert "Filtering: vc-soup keeps 2,200 of 6,000 pairs (37%)." in summarise(report_data(2))
+
+
+def test_an_audit_is_summed_up_from_the_gaps() -> None:
+    gaps = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -2.0], [0.0, 0.0]])
+    table = GapTable(gaps, np.array([1.0, 0.0, -0.95, np.nan]))
+    data = ReportData(results={"schema": 1, "values": ["a", "b"]}, gaps={"a": table})
+    assert summarise_gaps(data) == [
+        "On 25% of 4 pairs the values disagree about which response is better.",
+        "a: on 25% of 4 pairs every value prefers the chosen response, on 25% every value prefers the rejected one; "
+        "1 without a direction.",
+    ]

@@ -112,8 +112,8 @@ class BaseConfig(Section):
     pretrain: PretrainSettings | None = None
     """Instead: make a small one from dialogues."""
     dialogues: Sources | None = None
-    """Data to pretrain on: rows with ``messages``, or preference rows, of which prompt and chosen are taken. By
-    default the training pairs of every value, both answers."""
+    """Data to pretrain on: a function that yields conversations (lists of messages, or rows with ``messages``), or
+    preference rows, of which prompt and chosen are taken. By default both answers of every training pair."""
     revision: str | None = None
     """Hub revision."""
     dtype: str = "float32"

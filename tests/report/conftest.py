@@ -1,4 +1,4 @@
-"""Makes the synthetic report importable as ``build`` by the tests beside it."""
+"""Makes the synthetic report importable as ``synthetic_report`` by the tests beside it."""
 
 import sys
 from pathlib import Path

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build import candidate, report_data, results
+from synthetic_report import candidate, report_data, results
 
 from valuesoup.report import figures as f
 from valuesoup.report.figures.gaps import MOST_MARKS, MOST_POINTS, quadrant_shares
@@ -120,7 +120,27 @@ def test_a_candidate_without_a_score_under_every_value_is_not_drawn() -> None:
 
 
 def test_the_hypervolume_is_sorted_best_first() -> None:
-    assert [row["method"] for row in f.HYPERVOLUME.table(report_data(2)).rows] == ["vc-soup", "soup", "dpo"]
+    assert [row["method"] for row in f.HYPERVOLUME.table(report_data(2)).rows] == ["vc-soup", "soup", "dpo", "base"]
+
+
+def test_accuracy_carries_a_wilson_interval_where_the_held_out_pairs_are_known() -> None:
+    models = {
+        "a": {"validation_accuracy": 0.6, "validation_pairs": 100, "pairs": 900},
+        "b": {"validation_accuracy": 0.7, "pairs": 900},
+        "c": {"validation_accuracy": None, "pairs": None},
+    }
+    data = ReportData(results={"schema": 1, "values": ["a", "b", "c"], "reward_models": models})
+    first, second = f.ACCURACY.table(data).rows
+    # Wilson at 95 %, n = 100: (0.6 + 1.9207/100 ± 1.96·sqrt(0.24/100 + 0.9604/10000)) / 1.038415
+    assert (first["low"], first["high"]) == (pytest.approx(0.5020, abs=1e-4), pytest.approx(0.6906, abs=1e-4))
+    assert (second["low"], second["high"]) == (None, None)
+
+
+def test_the_truth_is_set_beside_the_test_score_only_where_both_are_known() -> None:
+    candidates = [scored("x", 1, 3, truth={"a": 0.5}), scored("y", 2, 2), scored("z", 1, 1, test=None, truth={"a": 1})]
+    data = ReportData(results={"schema": 1, "values": ["a", "b"], "candidates": candidates})
+    rows = f.TRUTH.table(data).rows
+    assert [(row["id"], row["dataset"], row["reward"], row["truth"]) for row in rows] == [("x", "a", 1, 0.5)]
 
 
 def test_geometry_is_grouped_by_the_block_in_the_name_and_leaves_the_overall_to_the_caption() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from build import NAMES, candidate, curve, gap_table, messages, report_data, results
+from synthetic_report import NAMES, candidate, curve, gap_table, messages, report_data, results
 
 from valuesoup.report import write_audit, write_report
 from valuesoup.report.model import Answer, ConflictPair, GapTable, ReportData, SampleAnswers
@@ -80,7 +80,7 @@ def test_every_section_link_has_its_heading(written: Path) -> None:
 def test_figures_are_written_as_png_svg_and_csv_for_n_values(n: int, tmp_path: Path) -> None:
     small = report_data(n, gaps={v: gap_table(n, j, 100) for j, v in enumerate(NAMES[:n])})
     path = write_report(replace(small, curves={"soup/helpful": curve(0)}), tmp_path)
-    expected = {"frontier", "hypervolume", "consistency", "retention", "reward-accuracy", "training-curves"}
+    expected = {"frontier", "hypervolume", "truth", "consistency", "retention", "reward-accuracy", "training-curves"}
     expected |= {"reward-gaps", "conflict-matrix", "geometry"} if n > 1 else set()
     expected |= {"parallel"} if n > 2 else set()
     assert set(specs(path)) == expected
@@ -181,11 +181,18 @@ def test_null_test_scores_fluency_and_weights_are_shown_as_absent(tmp_path: Path
     assert "hypervolume" in specs(path)
 
 
-def test_an_estimate_without_an_interval_is_drawn_without_bars(tmp_path: Path) -> None:
-    full = results(2)
-    for one in full["candidates"]:
-        one["test"] = {v: {"mean": 0.5, "low": None, "high": None} for v in full["values"]}
-    assert "frontier" in specs(write_report(ReportData(results=full), tmp_path))
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_estimate_without_an_interval_is_drawn_without_bars(n: int, tmp_path: Path) -> None:
+    def bars(half: float | None) -> int:
+        full = results(n)
+        for one in full["candidates"]:
+            ends = {"low": None, "high": None} if half is None else {"low": 0.5 - half, "high": 0.5 + half}
+            one["test"] = {v: {"mean": 0.5, **ends} for v in full["values"]}
+        write_report(ReportData(results=full), tmp_path)
+        svg = (tmp_path / "figures/frontier.svg").read_text("utf-8")
+        return len(re.findall(r'<line [^>]*aria-roledescription="rule mark"|aria-roledescription="rule mark"', svg))
+
+    assert bars(None) == 0 < bars(0.1)
 
 
 def test_an_audit_shows_the_conflict_and_the_pairs_and_nothing_trained(tmp_path: Path) -> None:

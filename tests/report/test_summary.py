@@ -1,7 +1,7 @@
 from typing import Any
 
 import numpy as np
-from build import candidate, report_data
+from synthetic_report import candidate, report_data
 
 from valuesoup.report.model import GapTable, ReportData
 from valuesoup.report.summary import summarise, summarise_gaps

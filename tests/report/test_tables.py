@@ -2,8 +2,8 @@ import io
 import subprocess
 import sys
 
-from build import candidate, report_data, results
 from rich.console import Console
+from synthetic_report import candidate, report_data, results
 
 from valuesoup.report import frontier_table, print_frontier
 from valuesoup.report.tables import candidates_table, dropped_table, filters_table, interval, methods_table, number
@@ -37,9 +37,17 @@ def test_a_candidate_without_test_scores_shows_validation_and_says_so() -> None:
 
 
 def test_the_terminal_table_shows_weights_scores_and_fluency() -> None:
-    text = printed(results(2))
-    assert "Frontier (test scores)" in text
-    assert "0.40 [0.35, 0.45]" in text and "helpful 1 · harmless 0" in text and "0.55" in text
+    text = printed(results(2), width=80)
+    assert "Frontier, test scores" in text and "weights: helpful / harmless" in text
+    (line,) = (line for line in text.splitlines() if " 1/0 " in line)
+    assert line.split() == ["dpo", "1/0", "0.40", "±0.05", "−0.30", "±0.05", "0.70", "0.93"]
+
+
+def test_weights_of_other_things_than_values_are_spelt_out_and_none_gives_the_id() -> None:
+    scores = {"helpful": 0.5}
+    candidates = [candidate("first", "seqt", None, scores), candidate("second", "lw", {"policy 3": 1.0}, scores)]
+    text = printed({"schema": 1, "values": ["helpful"], "candidates": candidates})
+    assert "first" in text and "policy 3 1" in text
 
 
 def test_markup_in_names_is_not_obeyed_by_the_terminal() -> None:
@@ -62,7 +70,7 @@ def test_numbers_have_a_true_minus_no_minus_zero_and_a_dash_for_nothing() -> Non
 
 def test_page_tables_state_counts_and_costs() -> None:
     data = report_data(2)
-    assert methods_table(data).rows[2] == ["vc-soup", "0.580 [0.540, 0.620]", "2,000", "61.2", "12.9", "0.49"]
+    assert methods_table(data).rows[3] == ["vc-soup", "0.580 [0.540, 0.620]", "2,000", "61.2", "12.9", "0.49"]
     assert filters_table(data).rows[0] == ["vc-soup", "helpful", "0.700", "3,000", "1,100", "36.7%", "30"]
     assert dropped_table(data).rows == [["helpful", "equal sides", "11"], ["helpful", "empty side", "3"]]
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from valuesoup.data.pairs import Pairs
 from valuesoup.errors import UserError
@@ -96,5 +97,5 @@ def test_a_base_without_tokenizer_is_named(base, tmp_path, easy):
     ],
 )
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(UserError, match=next(iter(settings))):
+    with pytest.raises(ValidationError, match=next(iter(settings))):
         RewardTraining(**settings)

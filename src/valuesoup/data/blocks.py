@@ -105,7 +105,7 @@ class Block:
             UserError: A value is not a text (the row is named) or holds half a surrogate pair.
         """
         if isinstance(self.data, list):
-            return self.strings(self.column(name), f"'{name}'")
+            return self._texts_of_rows(name)
         column = self._arrow(name)
         if not _is_text(column.type):
             raise UserError(f"{self.where(0)}: '{name}' must be a text, the column is of type {column.type}")
@@ -113,17 +113,6 @@ class Block:
             index = pc.index(pc.is_null(column), True).as_py()
             raise UserError(f"{self.where(index)}: '{name}' must be a text, got nothing (null)")
         return column.cast(pa.large_string())
-
-    def strings(self, values: list[object], what: str) -> pa.Array:
-        """Turn (N,) values of this block's rows into Arrow texts; the same errors as ``texts``."""
-        for index, value in enumerate(values):
-            if not isinstance(value, str):
-                raise UserError(f"{self.where(index)}: {what} must be a text, got {_shown(value)}")
-        try:
-            return pa.array(values, pa.large_string())
-        except UnicodeEncodeError as error:
-            index = next(i for i, text in enumerate(values) if isinstance(text, str) and _is_broken(text))
-            raise UserError(f"{self.where(index)}: {what} holds text that is not valid Unicode") from error
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return the (N,) numbers of a column (booleans as 0 and 1), NaN where a row has none.
@@ -170,6 +159,17 @@ class Block:
         if not isinstance(self.data, list):
             return _is_numeric(self._arrow(name).type)
         return isinstance(self.first(name), (bool, int, float))
+
+    def _texts_of_rows(self, name: str) -> pa.Array:
+        values = self.column(name)
+        for index, value in enumerate(values):
+            if not isinstance(value, str):
+                raise UserError(f"{self.where(index)}: '{name}' must be a text, got {_shown(value)}")
+        try:
+            return pa.array(values, pa.large_string())
+        except UnicodeEncodeError as error:
+            index = next(i for i, text in enumerate(values) if _is_broken(str(text)))
+            raise UserError(f"{self.where(index)}: '{name}' holds text that is not valid Unicode") from error
 
     def _arrow(self, name: str) -> pa.Array:
         assert not isinstance(self.data, list)

@@ -43,7 +43,19 @@ def check(pairs: Pairs) -> Pairs:
         whole = np.zeros(len(pairs), dtype=np.bool_)
         whole[rows] = bad
         _drop(good, whole, reason, counts)
-    return Pairs(pairs.filter(good).table, counts)
+    if good.all():
+        return Pairs(pairs.table, counts)
+    # A million pairs of text should not be held twice, so each batch is let go once it is filtered.
+    batches = pairs.table.to_batches(max_chunksize=_BATCH)[::-1]
+    schema = pairs.table.schema
+    del pairs
+    kept = []
+    start = 0
+    while batches:
+        batch = batches.pop()
+        kept.append(batch.filter(pa.array(good[start : start + len(batch)])))
+        start += len(batch)
+    return Pairs(pa.Table.from_batches(kept, schema), counts)
 
 
 def drop_shared_prompts(pairs: Pairs, held_out: Collection[str], reason: str) -> Pairs:

@@ -43,14 +43,14 @@ def find_prompt(block: Block) -> str | None:
     return next((name for name in PROMPTS if name in block.columns), None)
 
 
-def find_answer(block: Block) -> str | None:
+def _find_answer(block: Block) -> str | None:
     """Return the name of the column that holds an answer, if there is one."""
     return next((name for name in ANSWERS if name in block.columns), None)
 
 
 def attributes(block: Block) -> list[str]:
     """Return the columns of numbers that score an answer; none if there is no answer column."""
-    if find_answer(block) is None:
+    if _find_answer(block) is None:
         return []
     return [
         name
@@ -125,7 +125,7 @@ def scored_pairs(blocks: Iterable[Block], value: str | None, pairs_per_prompt: i
 
 
 def _read_answers(block: Block, read: _Answers) -> None:
-    prompt, answer = find_prompt(block), find_answer(block)
+    prompt, answer = find_prompt(block), _find_answer(block)
     if prompt is None or answer is None:
         raise UserError(f"{block.name} has no column for {'the answer' if prompt else 'the prompt'}")
     read.prompts += block.texts(prompt).to_pylist()

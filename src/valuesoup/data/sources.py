@@ -105,9 +105,14 @@ def _open(
         return
     folder = path / data_dir if data_dir else path
     if not folder.is_dir():
-        siblings = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise UserError(f"there is no file or folder {folder}{did_you_mean(folder.name, siblings)}")
+        raise UserError(f"there is no file or folder {folder}{_near(folder)}")
     yield from _folder(folder, split)
+
+
+def _near(path: Path) -> str:
+    siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, siblings)
+    return hint if "did you mean" in hint else ""  # a whole folder's listing would bury the message
 
 
 def _call(name: str, arguments: Mapping[str, object]) -> Iterable[Row]:

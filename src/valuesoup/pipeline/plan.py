@@ -71,6 +71,7 @@ class Plan:
         gaps: Node of each data set's gaps; per data set.
         filters: Node by method and data set, for the methods that filter.
         vectors: Training node by method and vector.
+        geometry: Node by method, for the methods with at least two vectors.
         stacks: What is evaluated, the base's own stack first.
         evaluated: The evaluation of each stack, in the same order.
     """
@@ -81,12 +82,13 @@ class Plan:
     gaps: Mapping[str, Node]
     filters: Mapping[str, Mapping[str, Node]]
     vectors: Mapping[str, Mapping[str, Node]]
+    geometry: Mapping[str, Node]
     stacks: list[Stack]
     evaluated: list[Evaluated]
 
     def targets(self) -> list[Node]:
         """Return the nodes that must exist for the results; what they need follows."""
-        found = [*self.gaps.values()]
+        found = [*self.gaps.values(), *self.geometry.values()]
         for one in self.evaluated:
             found += [one.chosen, *one.test.scores.values(), *one.truth.values(), one.quality]
         return found
@@ -150,6 +152,11 @@ class _Planner:
             gaps={dataset: self._gaps(dataset, "dataset") for dataset in self.values},
             filters=filters,
             vectors=vectors,
+            geometry={
+                method: training.vector_geometry(f"geometry of {method}", vectors=nodes)
+                for method, nodes in vectors.items()
+                if len(nodes) > 1
+            },
             stacks=stacks,
             evaluated=[self._evaluate(stack) for stack in stacks],
         )

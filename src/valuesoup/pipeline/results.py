@@ -96,7 +96,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         "filters": _filters(plan, found),
         "candidates": rows,
         "methods": {name: methods[name] for name in order},
-        "geometry": {name: _geometry(plan, found, name) for name in plan.vectors if len(plan.vectors[name]) > 1},
+        "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
         "reference_point": dict(zip(names, reference.tolist(), strict=True)),
         "best_point": dict(zip(names, best.tolist(), strict=True)),
     }
@@ -181,17 +181,10 @@ def _filters(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
     }
 
 
-def _geometry(plan: Plan, found: Found, method: str) -> dict[str, float]:
-    rows = [row for row in layer_geometry(plan, found, method) if row.layer == ""]
+def _geometry(geometry: Artifact) -> dict[str, float | None]:
+    rows = [row for row in geometry.json("geometry.json") if row["layer"] == ""]
+    cosines = [row["cosine"] for row in rows if row["cosine"] is not None]
     return {
-        "cosine": float(np.mean([row.cosine for row in rows])),
-        "l2": float(np.mean([row.l2 for row in rows])),
+        "cosine": float(np.mean(cosines)) if cosines else None,
+        "l2": float(np.mean([row["l2"] for row in rows])),
     }
-
-
-def layer_geometry(plan: Plan, found: Found, method: str) -> list[Any]:
-    """Return cosine and distance of a method's vectors, per layer and over all layers."""
-    from valuesoup.soup import ValueVector, geometry
-
-    vectors = plan.vectors[method]
-    return geometry({name: ValueVector.load(found[node.key].path / "adapter") for name, node in vectors.items()})

@@ -1,4 +1,4 @@
-"""A run: one folder, one configuration, everything made that is missing, results and report at the end."""
+"""A run: one folder, one configuration, everything made that is missing, results at the end."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Artifact, Progress, RunLog, Store, run_graph, topological, write_atomic
 from valuesoup.store.artifacts import lock_run
 
-CONFIG, RESULTS, REPORT, LOG = "config.yaml", "results.json", "report.html", "log.jsonl"
+CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
 SHARED_STAGES = frozenset({"reference"})
 """Kept in the user's cache as well, because other runs on the same base and pairs need the same numbers."""
 
@@ -34,11 +34,6 @@ class Finished:
     plan: Plan
     artifacts: Mapping[str, Artifact]
     results: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.folder / REPORT
 
 
 def run(config: RunConfig, folder: str | Path, progress: Progress | None = None) -> Finished:
@@ -64,7 +59,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None)
         log.write("run", seed=config.seed, stages=len(topological(plan.targets())))
         with progress.showing():
             artifacts = run_graph(plan.targets(), open_store(out), progress, log)
-            finished = _finish(out, plan, artifacts, progress)
+            finished = _finish(out, plan, artifacts)
         log.write("finished")
     return finished
 
@@ -125,28 +120,15 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def write_run_report(finished: Finished) -> Path:
-    """Write the HTML report and the figures of a finished run again."""
-    from valuesoup.pipeline.reporting import report_data
-    from valuesoup.report import write_report
-
-    return write_report(report_data(finished.plan, finished.artifacts, finished.results), finished.folder)
-
-
-def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact], progress: Progress) -> Finished:
+def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact]) -> Finished:
     from valuesoup.pipeline.results import build_results
 
     results = build_results(plan, artifacts)
     text = json.dumps(results, indent=1, allow_nan=False)
     path = out / RESULTS
-    fresh = not path.is_file() or path.read_text(encoding="utf-8") != text
-    finished = Finished(out, plan, artifacts, results)
     try:
-        if fresh:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_atomic(path, text)
-        if fresh or not finished.report.is_file():
-            progress.say("writing the report …")
-            write_run_report(finished)
     except OSError as error:
         raise RunError(f"the results could not be written to {out}: {error.strerror or error}; stages stay.") from error
-    return finished
+    return Finished(out, plan, artifacts, results)

@@ -37,4 +37,4 @@ def run_status(folder: str | Path) -> list[StageStatus]:
     store = open_store(out)
     nodes = topological(make_plan(load_config(out / CONFIG)).targets())
     found = [StageStatus(node.label, node.folder, store.is_done(node)) for node in nodes]
-    return [*found, StageStatus("results and report", RESULTS, (out / RESULTS).is_file())]
+    return [*found, StageStatus("results", RESULTS, (out / RESULTS).is_file())]

@@ -1,6 +1,8 @@
 """Stages of the training: reference log-probabilities, and the value vectors."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +98,16 @@ def train(
         f"    {summary['pairs']} pairs, {steps} steps; validation loss {trained.best_loss:.4f} (ln 2 = 0.6931) "
         f"at step {trained.best_step}"
     )
+
+
+@stage("geometry")
+def vector_geometry(work: Work, *, vectors: Mapping[str, Artifact]) -> None:
+    """Distances and angles between the vectors of a method, per layer and over all layers (the paper's Fig. 6)."""
+    from valuesoup.soup import ValueVector, geometry
+
+    rows = geometry({name: ValueVector.load(artifact.path / "adapter") for name, artifact in vectors.items()})
+    finite = [{**asdict(row), "cosine": row.cosine if np.isfinite(row.cosine) else None} for row in rows]
+    (work.out / "geometry.json").write_text(json.dumps(finite))
 
 
 def _rows(

@@ -95,6 +95,7 @@ def theme(ink: str, muted: str, rule: str, background: str | None, font: str) ->
             "offset": 12,
         },
         "text": {"color": ink, "fontSize": 12},
+        "rule": {"color": ink},
         "concat": {"spacing": 28},
     }
 

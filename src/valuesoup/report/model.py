@@ -41,7 +41,11 @@ class Quality(TypedDict):
 
 
 class CandidateResult(TypedDict):
-    """One candidate: a row of weights over the adapters of a method, and how it scored."""
+    """One candidate: a row of weights over the adapters of a method, and how it scored.
+
+    ``truth`` is the mean true reward of its test answers, for the values whose truth is known (the embedded
+    world's); ``on_frontier`` is about its own method's validation frontier.
+    """
 
     id: str
     method: str
@@ -49,6 +53,7 @@ class CandidateResult(TypedDict):
     validation: Mapping[str, Estimate] | None
     test: NotRequired[Mapping[str, Estimate] | None]
     quality: NotRequired[Quality | None]
+    truth: NotRequired[Mapping[str, float] | None]
     on_frontier: bool
     frontier_probability: NotRequired[float | None]
 
@@ -57,6 +62,7 @@ class RewardModelResult(TypedDict):
     """How often a reward model prefers the chosen response on held-out pairs."""
 
     validation_accuracy: float | None
+    validation_pairs: NotRequired[int | None]
     pairs: int | None
 
 

@@ -50,7 +50,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     from valuesoup.report import figures as f
 
     sections = {
-        "results": _draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME], data, out),
+        "results": _draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.TRUTH], data, out),
         "data": _draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out),
         "training": _draw([f.ACCURACY, f.GEOMETRY, f.CURVES], data, out),
     }

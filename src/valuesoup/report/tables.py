@@ -35,6 +35,7 @@ class FrontierRow:
         fluency: Share in [0, 1].
         kl: KL from the base, in nats per answer.
         tokens: Mean length of an answer in tokens.
+        truth: Mean true reward per value, for the values whose truth is known.
         base: True for the base model.
     """
 
@@ -47,6 +48,7 @@ class FrontierRow:
     fluency: float | None
     kl: float | None
     tokens: float | None
+    truth: Mapping[str, float]
     base: bool
 
 
@@ -81,6 +83,7 @@ def _row(candidate: CandidateResult) -> FrontierRow:
         fluency=quality.get("fluency") if quality else None,
         kl=quality.get("kl") if quality else None,
         tokens=quality.get("tokens") if quality else None,
+        truth=candidate.get("truth") or {},
         base=base,
     )
 
@@ -105,30 +108,56 @@ def estimate_text(estimate: Estimate | None, digits: int) -> str:
 
 
 def print_frontier(results: Results, console: "Console") -> None:
-    """Print the frontier table on a terminal.
+    """Print the frontier table on a terminal: scores as mean ± half of the interval's width.
 
     Args:
         results: The parsed ``results.json``.
-        console: Where to; its width decides how much is wrapped.
+        console: Where to; 80 columns hold two or three values.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     rows = frontier_table(results)
-    splits = sorted({row.split for row in rows})
-    table = Table(title=f"Frontier ({' and '.join(splits)} scores)" if splits else "Frontier", title_justify="left")
+    values = list(results["values"])
+    splits = " and ".join(sorted({row.split for row in rows if row.scores}))
+    table = Table(
+        title=f"Frontier, {splits} scores" if splits else "Frontier",
+        caption=f"weights: {escape(' / '.join(values))}",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("method", no_wrap=True)
-    table.add_column("weights")
-    for value in results["values"]:
-        table.add_column(escape(value), justify="right")
-    for name in ("P(frontier)", "fluency", "tokens"):
-        table.add_column(name, justify="right")
+    table.add_column("weights", overflow="fold")
+    for name in (*values, "P(front)", "fluency"):
+        table.add_column(escape(name), justify="right", overflow="fold")
     for row in rows:
-        scores = [estimate_text(row.scores.get(value), 2) for value in results["values"]]
-        quality = (number(row.probability, 2), number(row.fluency, 2), number(row.tokens, 0))
-        cells = (escape(row.method), escape(weights_text(row.weights)), *scores, *quality)
+        scores = [_plus_minus(row.scores.get(value)) for value in values]
+        quality = (number(row.probability, 2), number(row.fluency, 2))
+        cells = (escape(row.method), escape(_short_weights(row, values)), *scores, *quality)
         table.add_row(*cells, style="dim" if row.base else None)
     console.print(table)
+
+
+def _plus_minus(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NONE
+    low, high = estimate.get("low"), estimate.get("high")
+    if low is None or high is None:
+        return number(estimate["mean"], 2)
+    return f"{number(estimate['mean'], 2)} ±{number((high - low) / 2, 2)}"
+
+
+def _short_weights(row: FrontierRow, values: Sequence[str]) -> str:
+    """``0.25/0.75`` in the order of the values, two figures each; weights of anything else are spelt out."""
+    if row.weights is None:
+        return "" if row.base else row.id
+    if set(row.weights) <= set(values):
+        return "/".join(f"{row.weights.get(value, 0.0):.2g}" for value in values)
+    return weights_text(row.weights)
 
 
 @dataclass(frozen=True)
@@ -165,20 +194,24 @@ def methods_table(data: ReportData) -> PageTable:
 def candidates_table(data: ReportData) -> PageTable:
     """Per frontier candidate: weights, scores with intervals, probability, fluency, KL, length."""
     values = data.results["values"]
+    lines = frontier_table(data.results)
+    known = [value for value in values if any(value in row.truth for row in lines)]
     rows = [
         [
             row.method,
             "" if row.base else weights_text(row.weights) or row.id,
             *(estimate_text(row.scores.get(value), 2) for value in values),
+            *(number(row.truth.get(value), 2) for value in known),
             row.split if row.scores else NONE,
             number(row.probability, 2),
             number(row.fluency, 2) + (" low" if _is_low(row.fluency, data.fluency_bound) else ""),
             number(row.kl, 2),
             number(row.tokens, 1),
         ]
-        for row in frontier_table(data.results)
+        for row in lines
     ]
-    headings = ("method", "weights", *values, "scored on", "P(frontier)", "fluency", "KL, nats", "tokens")
+    truths = [f"{value} in truth" for value in known]
+    headings = ("method", "weights", *values, *truths, "scored on", "P(frontier)", "fluency", "KL, nats", "tokens")
     return PageTable(headings, rows, 2)
 
 

@@ -6,12 +6,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 from valuesoup.data.pairs import Messages, Pairs
 from valuesoup.errors import RunError, UserError
@@ -22,37 +23,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class RewardTraining:
-    """Settings of a reward model's training.
+def _known_template(template: str | None) -> str | None:
+    try:
+        check_template(template)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return template
 
-    Attributes:
-        epochs: Passes over the training pairs; may be a fraction.
-        learning_rate: Peak rate of AdamW, falling linearly to zero after a tenth of the steps.
-        batch_size: Pairs per step.
-        max_length: Most tokens of prompt and response together, at most the model's own limit (None takes that);
-            a pair with a longer side is dropped and counted, never cut.
-        seed: Seed of the new head and of the order of the pairs.
-        rank: Rank of a LoRA on all linear layers, merged when training ends; None trains all weights.
-        template: How prompt and response are rendered, see `rendering.Renderer`.
 
-    Raises:
-        UserError: A setting is out of its range.
-    """
+class RewardTraining(BaseModel):
+    """Settings of a reward model's training."""
 
-    epochs: float = 1.0
-    learning_rate: float = 1e-4
-    batch_size: int = 16
-    max_length: int | None = None
-    seed: int = 0
-    rank: int | None = None
-    template: str | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    def __post_init__(self) -> None:
-        check_template(self.template)
-        for name, number in asdict(self).items():
-            if name not in ("seed", "template") and number is not None and not (math.isfinite(number) and number > 0):
-                raise UserError(f"{name} of a reward model's training is {number}; it must be above 0.")
+    epochs: PositiveFloat = 1.0
+    """Passes over the training pairs; may be a fraction."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak rate of AdamW, falling linearly to zero after a tenth of the steps."""
+    batch_size: PositiveInt = 16
+    """Pairs per step."""
+    max_length: PositiveInt | None = None
+    """Most tokens of prompt and response together, at most the model's own limit (None takes that); a pair with a
+    longer side is dropped and counted, never cut."""
+    seed: NonNegativeInt = 0
+    """Seed of the new head and of the order of the pairs."""
+    rank: PositiveInt | None = None
+    """Rank of a LoRA on all linear layers, merged when training ends; None trains all weights."""
+    template: Annotated[str | None, AfterValidator(_known_template)] = None
+    """How prompt and response are rendered, see `rendering.Renderer`."""
 
 
 @dataclass(frozen=True)

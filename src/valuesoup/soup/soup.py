@@ -90,6 +90,8 @@ class SoupLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x W + ((x Aᵀ) ⊙ λ_row) Bᵀ, shape (rows, tokens, out)."""
         y: Tensor = self.layer(x)
+        if not self.scales:
+            return y
         blocks = tuple((self.A[name].shape[0], scale) for name, scale in self.scales.items())
         coefficients = self.row_weights.spread(blocks)
         if coefficients is None:

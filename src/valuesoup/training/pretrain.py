@@ -65,13 +65,15 @@ def pretrain(
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.heads,
         max_position_embeddings=max(2048, settings.context),
-        tie_word_embeddings=True,
+        # Wider than the usual 0.02, which suits large models: a small one learns about twice as fast from here.
+        initializer_range=0.7 / settings.hidden**0.5,
+        tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
     model = LlamaForCausalLM(config).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimiser, round(0.05 * settings.steps), settings.steps)
     order = _batches(len(blocks), settings.batch_size, seed)
     losses = []

@@ -74,8 +74,8 @@ class TokenPairs:
 def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenPairs:
     """Render pairs with the policy's template and turn them into token ids.
 
-    A pair of which either side passes ``max_length`` tokens with its prompt is left out (see ``places``): a cut response is
-    another response.
+    A pair of which either side passes ``max_length`` tokens with its prompt is left out (see ``places``): a cut
+    response is another response.
     """
     from valuesoup.data.templates import render_answer
 

@@ -2,7 +2,8 @@
 
 from valuesoup.report.figures.base import Figure, Table
 from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTER
-from valuesoup.report.figures.scores import ACCURACY, FRONTIER, HYPERVOLUME, PARALLEL
+from valuesoup.report.figures.rewards import ACCURACY, TRUTH
+from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME, PARALLEL
 from valuesoup.report.figures.training import CURVES, GEOMETRY
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PARALLEL",
     "RETENTION",
     "SCATTER",
+    "TRUTH",
     "Figure",
     "Table",
 ]

@@ -244,7 +244,7 @@ def _retention(data: ReportData, table: Table) -> alt.LayerChart:
         layers.append(used.mark_rule(strokeDash=[2, 3], color=BASE_COLOUR).encode(x="tau:Q"))
         for align, dx, where in (("left", 5, "datum.tau < 0"), ("right", -5, "datum.tau >= 0")):
             label = used.transform_filter(where).mark_text(align=align, dx=dx, baseline="top")
-            layers.append(label.encode(x="tau:Q", y=alt.value(230 if align == "right" else 4), text="label:N"))
+            layers.append(label.encode(x="tau:Q", y=alt.value(4 if align == "right" else 255), text="label:N"))
     return alt.layer(*layers).properties(width=640, height=280)
 
 

@@ -1,16 +1,15 @@
-"""Figures of what was reached: frontiers, parallel coordinates, hypervolumes, reward-model accuracy."""
+"""Figures of what was reached: frontiers, parallel coordinates, hypervolumes."""
 
 from collections.abc import Iterable
 
 import altair as alt
-import moocore
 import numpy as np
 
+from valuesoup.evaluation.frontier import pareto
 from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
-    extra,
     method_colour,
     method_shape,
     panels,
@@ -18,7 +17,7 @@ from valuesoup.report.figures.base import (
     source,
     value_pairs,
 )
-from valuesoup.report.look import VALUE_COLOURS, WARNING, cycle
+from valuesoup.report.look import WARNING
 from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores, weights_text
 from valuesoup.report.tables import number
 
@@ -66,10 +65,9 @@ def _mark_lines(rows: list[Row], n: int) -> None:
         split = "test" if "test" in splits else "validation"
         line = [row for row in own if row["split"] == split]
         scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
-        best = moocore.is_nondominated(scores, maximise=True, keep_weakly=True)
         for row in own:
             row["joined"] = False
-        for row, keep in zip(line, best, strict=True):
+        for row, keep in zip(line, pareto(scores), strict=True):
             row["joined"] = bool(keep)
 
 
@@ -104,12 +102,12 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
     chart = source(table)
     bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
     layers = [
-        bold.mark_rule(strokeWidth=1.2, opacity=0.4).encode(
-            x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y, color=colour
-        ),
-        bold.mark_rule(strokeWidth=1.2, opacity=0.4).encode(
-            x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q", color=colour
-        ),
+        bold.transform_filter(f"isValid(datum.low{i}) && isValid(datum.high{i})")
+        .mark_rule(strokeWidth=1.2, opacity=0.4)
+        .encode(x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y, color=colour),
+        bold.transform_filter(f"isValid(datum.low{j}) && isValid(datum.high{j})")
+        .mark_rule(strokeWidth=1.2, opacity=0.4)
+        .encode(x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q", color=colour),
     ]
     if len(values) == 2:  # beyond two values a projection's points have no order to be joined in
         layers.insert(
@@ -146,7 +144,8 @@ def _dots(data: ReportData, table: Table) -> alt.LayerChart:
     y = alt.Y("method:N", title=None, sort=only)
     colour = method_colour(data.results, only, legend=None)
     bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
-    rule = bold.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
+    known = bold.transform_filter("isValid(datum.low0) && isValid(datum.high0)")
+    rule = known.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
         x=alt.X("low0:Q", title=title), x2="high0:Q", y=y, color=colour
     )
     points = chart.mark_point(filled=True, size=90).encode(
@@ -187,7 +186,10 @@ def _frontier_caption(data: ReportData, table: Table) -> str:
             f"Scores on the test prompts for {tested} candidates; the other {len(table.rows) - tested} "
             "were not chosen and stand at their validation scores. "
         )
-    text += "Strong points are on the frontier, faint ones are not; bars are bootstrap intervals over prompts. "
+    text += (
+        "Strong points are on their method's validation frontier, faint ones are not; bars are bootstrap "
+        "intervals over prompts. "
+    )
     if n == 2:
         text += "A line joins the points of a method that none of its own points dominates. "
     elif n > 2:
@@ -285,7 +287,8 @@ def _interval_chart(
         f"{y}:N", title=None, sort=[row[y] for row in table.rows], axis=alt.Axis(labelLimit=200, labelFontSize=13)
     )
     horizontal = alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False, padding=24))
-    rule = chart.mark_rule(strokeWidth=3, opacity=0.45).encode(
+    known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    rule = known.mark_rule(strokeWidth=3, opacity=0.45).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=axis, color=colour
     )
     point = chart.mark_point(filled=True, size=130, opacity=1).encode(x=horizontal, y=axis, color=colour, tooltip=tips)
@@ -312,47 +315,4 @@ HYPERVOLUME = Figure(
         "bootstrap interval. Methods whose intervals overlap are not told apart by this run."
     ),
     "No hypervolume was computed.",
-)
-
-
-def _accuracies(data: ReportData) -> Table:
-    models = data.results.get("reward_models") or {}
-    return Table(
-        [
-            {"value": name, "accuracy": model.get("validation_accuracy"), "pairs": model.get("pairs")}
-            for name, model in models.items()
-            if model.get("validation_accuracy") is not None
-        ]
-    )
-
-
-def _accuracy(data: ReportData, table: Table) -> alt.LayerChart:
-    names = [str(row["value"]) for row in table.rows]
-    chart = source(table)
-    y = alt.Y("value:N", title=None, sort=names, axis=alt.Axis(labelLimit=200, labelFontSize=13))
-    x = alt.X(
-        "accuracy:Q",
-        title="held-out pairs ranked as labelled",
-        axis=alt.Axis(format="%"),
-        scale=alt.Scale(domain=[0, 1]),
-    )
-    scale = alt.Scale(domain=names, range=cycle(VALUE_COLOURS, len(names)))
-    bars = chart.mark_bar(height=18, cornerRadiusEnd=3, opacity=0.85).encode(
-        x=x,
-        y=y,
-        color=alt.Color("value:N", scale=scale, legend=None),
-        tooltip=[alt.Tooltip("value:N"), alt.Tooltip("accuracy:Q", format=".1%"), alt.Tooltip("pairs:Q")],
-    )
-    labels = chart.mark_text(dx=6, align="left").encode(x=x, y=y, text=alt.Text("accuracy:Q", format=".1%"))
-    chance = extra([{"chance": 0.5}]).mark_rule(strokeDash=[4, 4], color=WARNING).encode(x="chance:Q")
-    return alt.layer(bars, labels, chance).properties(width=640, height=44 * len(names) + 10)
-
-
-ACCURACY = Figure(
-    "reward-accuracy",
-    "Reward models",
-    _accuracies,
-    _accuracy,
-    lambda data, table: "How often each reward model prefers the chosen response; the dashed line is chance.",
-    "No reward model was trained here, so there is no held-out accuracy to show.",
 )

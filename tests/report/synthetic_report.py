@@ -31,6 +31,7 @@ def candidate(id: str, method: str, weights: Any, scores: dict[str, float], **ch
         "weights": weights,
         "validation": estimates,
         "test": estimates,
+        "truth": None,
         "quality": {"fluency": 0.95, "kl": 1.2, "tokens": 21.0},
         "on_frontier": True,
         "frontier_probability": 0.7,
@@ -56,15 +57,25 @@ def results(n: int, seed: int = 0) -> dict[str, Any]:
                     dict(zip(values, spread.tolist(), strict=True)),
                     on_frontier=chosen,
                     quality={"fluency": 0.55 if k == 1 else 0.93, "kl": 2.0 + k, "tokens": 20.0 + k},
-                    **({} if chosen else {"test": None}),
+                    **(
+                        {"truth": dict(zip(values, (0.9 * spread).tolist(), strict=True))} if chosen else {"test": None}
+                    ),
                 )
             )
-    volumes = {"dpo": (0.31, 0.28, 0.34), "soup": (0.44, 0.40, 0.48), "vc-soup": (0.58, 0.54, 0.62)}
+    volumes = {
+        "base": (0.02, 0.01, 0.03),
+        "dpo": (0.31, 0.28, 0.34),
+        "soup": (0.44, 0.40, 0.48),
+        "vc-soup": (0.58, 0.54, 0.62),
+    }
     return {
         "schema": 1,
         "values": values,
         "seed": seed,
-        "reward_models": {v: {"validation_accuracy": 0.72 - 0.05 * j, "pairs": 400} for j, v in enumerate(values)},
+        "reward_models": {
+            v: {"validation_accuracy": 0.72 - 0.05 * j, "validation_pairs": 200, "pairs": 400}
+            for j, v in enumerate(values)
+        },
         "filters": {"vc-soup": {v: {"tau": 0.7, "pairs": 3000, "kept": 1100, "undefined": 30} for v in values}},
         "candidates": candidates,
         "methods": {

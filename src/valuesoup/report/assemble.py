@@ -1,26 +1,58 @@
-"""From the artifacts of a run to what its report shows."""
+"""From a finished run, or an audit, to what the page shows; reads artifacts, computes nothing heavy."""
 
 import datetime
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config
+from valuesoup.pipeline.audit import DatasetAudit
 from valuesoup.pipeline.candidates import load_answers
 from valuesoup.pipeline.data import load_prompts, summary_of
 from valuesoup.pipeline.plan import BASE, Plan
-from valuesoup.pipeline.results import candidate_id, layer_geometry
-from valuesoup.report.model import Answer, CurvePoint, GapTable, LayerGeometry, ReportData, SampleAnswers
+from valuesoup.pipeline.results import candidate_id
+from valuesoup.pipeline.run import Finished
+from valuesoup.report.model import (
+    Answer,
+    ConflictPair,
+    CurvePoint,
+    GapTable,
+    LayerGeometry,
+    ReportData,
+    SampleAnswers,
+)
+from valuesoup.report.page import write_audit, write_report
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact
 
 Found = Mapping[str, Artifact]
 
 
-def report_data(plan: Plan, found: Found, results: Mapping[str, Any]) -> ReportData:
+def write_run_report(finished: Finished) -> Path:
+    """Write the HTML report and the figures of a finished run into its folder, and return the page's path."""
+    return write_report(report_data(finished), finished.folder)
+
+
+def write_audit_report(found: Mapping[str, DatasetAudit], out: Path) -> Path:
+    """Write the page and the figures of an audit, and return the page's path."""
+    values = next(iter(found.values())).values
+    data = ReportData(
+        results={"schema": 1, "values": values},
+        title="Value conflict",
+        gaps={name: GapTable(of.gaps, of.consistency) for name, of in found.items()},
+        dropped={name: of.dropped for name, of in found.items()},
+        sizes={name: {"pairs": len(of.gaps)} for name, of in found.items()},
+        conflicts={name: [ConflictPair(**vars(pair)) for pair in of.conflicts] for name, of in found.items()},
+    )
+    return write_audit(data, out)
+
+
+def report_data(finished: Finished) -> ReportData:
     """Gather what the report shows from a finished run."""
+    plan, found, results = finished.plan, finished.artifacts, finished.results
     config = plan.config
     summary = summary_of(found[plan.split.key])
     return ReportData(
@@ -33,7 +65,7 @@ def report_data(plan: Plan, found: Found, results: Mapping[str, Any]) -> ReportD
         dropped={value: of["dropped"] for value, of in summary.items()},
         sizes={value: of["sizes"] for value, of in summary.items()},
         answers=_samples(plan, found, results),
-        geometry={method: _layers(plan, found, method) for method in results["geometry"]},
+        geometry={method: _layers(found[node.key]) for method, node in plan.geometry.items()},
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
     )
@@ -62,10 +94,11 @@ def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
     )
 
 
-def _layers(plan: Plan, found: Found, method: str) -> list[LayerGeometry]:
+def _layers(geometry: Artifact) -> list[LayerGeometry]:
     return [
-        LayerGeometry(row.layer or None, row.first, row.second, row.cosine, row.l2)
-        for row in layer_geometry(plan, found, method)
+        LayerGeometry(row["layer"] or None, row["first"], row["second"], row["cosine"], row["l2"])
+        for row in geometry.json("geometry.json")
+        if row["cosine"] is not None
     ]
 
 

@@ -1,0 +1,208 @@
+"""The command line: thin commands; everything heavy is imported where it is used."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from valuesoup.errors import UserError, ValuesoupError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="valuesoup",
+    help="One base model, several human values, a soup whose trade-off is a dial.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. Repeatable.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from valuesoup import __version__
+
+        print(f"valuesoup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    values: Annotated[str, typer.Option(help="Values of the world, separated by commas.")] = "helpful,harmless",
+    set_: Set = None,
+) -> None:
+    """Run the main job from nothing, offline, on a CPU: an embedded world, its models, every method, the report."""
+    from valuesoup.worlds.demo import demo_config
+
+    names = [name.strip() for name in values.split(",") if name.strip()]
+    _run(demo_config(names, set_ or ()), out)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration, a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/ and the configuration's name.")] = None,
+    set_: Set = None,
+) -> None:
+    """Run a configuration, or continue it: what is done is not done again."""
+    from valuesoup.configfile import load_config
+
+    folder = out or (config.parent if config.name == "config.yaml" else Path("runs") / config.stem)
+    _run(load_config(config, set_ or ()), folder)
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Show what of a run is done."""
+    from valuesoup.pipeline.status import run_status
+
+    stages = run_status(run)
+    for stage in stages:
+        print(f"{'done   ' if stage.done else 'to do  '} {stage.label}  ({stage.folder})")
+    print(f"{sum(stage.done for stage in stages)} of {len(stages)} done")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write the HTML report and the figures of a finished run again."""
+    from valuesoup.pipeline.run import open_run
+    from valuesoup.report.assemble import write_run_report
+
+    print(write_run_report(open_run(run)))
+
+
+@app.command()
+def audit(
+    pairs: Annotated[list[str], typer.Argument(help="Preference data: hub ids, files, folders. Each is a data set.")],
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SOURCE per value: a classifier, module:function, or column:COLUMN. Repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for audit.html and its figures.")] = Path("audit"),
+    data_dir: Annotated[str | None, typer.Option(help="Sub-folder of the data.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the data.")] = "train",
+    label: Annotated[str | None, typer.Option(help="Which label or attribute says what was chosen.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows to read of each.")] = None,
+    show: Annotated[int, typer.Option(help="Conflicting pairs to print.")] = 3,
+) -> None:
+    """Show value conflict in preference data: consistency, retention, conflict matrix, worst pairs. Trains nothing."""
+    from valuesoup.data import load_pairs
+    from valuesoup.pipeline.audit import audit as audit_pairs
+    from valuesoup.report.assemble import write_audit_report
+    from valuesoup.report.audit_text import print_audit
+    from valuesoup.store import Progress
+
+    console = _console()
+    progress = Progress(console)
+    given = None if not rewards else dict(_reward(text) for text in rewards)
+    data = {
+        name: load_pairs(path, data_dir=data_dir, split=split, value=label, limit=limit)
+        for name, path in _names(pairs).items()
+    }
+    with progress.showing():
+        found = audit_pairs(data, given, progress=progress)
+    print_audit(found, console, show)
+    print(f"audit: {write_audit_report(found, out)}")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's ends with one sentence and code 2, an interruption with 130."""
+    # Nothing here needs the hub at start-up, and forked tokenizers only warn.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(standalone_mode=False)
+    except ValuesoupError as error:
+        _stop(f"error: {error}", error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; the same command continues where it stopped.", 130)
+    except Exception as error:
+        from click.exceptions import ClickException
+
+        if not isinstance(error, ClickException):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _terminated(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _run(config: Any, out: Path) -> None:
+    from valuesoup.pipeline.run import run as run_config
+    from valuesoup.report.assemble import write_run_report
+    from valuesoup.report.tables import print_frontier
+    from valuesoup.store import Progress
+
+    console = _console()
+    progress = Progress(console)
+    before = _stamp(out)
+    finished = run_config(config, out, progress)
+    page = out / "report.html"
+    if _stamp(out) != before or not page.is_file():
+        progress.say("writing the report …")
+        page = write_run_report(finished)
+    print_frontier(finished.results, console)  # type: ignore[arg-type]
+    print(f"report: {page}")
+
+
+def _stamp(out: Path) -> int | None:
+    """Return when the results were written; they are written only when they change."""
+    path = out / "results.json"
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _reward(text: str) -> tuple[str, Any]:
+    from valuesoup.rewards import ColumnReward
+
+    name, equals, source = text.partition("=")
+    if not equals or not name or not source:
+        raise UserError(f"--rewards {text}: write NAME=SOURCE, e.g. helpful=column:helpful.")
+    return name, ColumnReward(source.removeprefix("column:")) if source.startswith("column:") else source
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """Name each data set after the last part of its path, with a number where two would be the same."""
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = Path(path.rstrip("/")).name.partition(".")[0] or path
+        name, count = stem, 1
+        while name in names:
+            count += 1
+            name = f"{stem}-{count}"
+        names[name] = path
+    return names

@@ -1,5 +1,8 @@
 """Tiny models for tests: random weights, a word tokenizer, no downloads."""
 
+import copy
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +72,72 @@ def random_vector(model: Any, seed: int, *, rank: int = 4, scale: float = 2.0, s
             scale,
         )
     return ValueVector(layers)
+
+
+def family(kind: str, seed: int = 0) -> Any:
+    """A tiny random model of a transformers family, with dropout where its configuration has it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    common = {
+        "vocab_size": WORDS + 5,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    }
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+    }
+    if kind == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}  # its dropouts are 0.1 by default
+    if kind in ("mistral", "gemma2"):
+        sizes["sliding_window"] = 6
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **common, **sizes)).eval()
+
+
+def merged(model: Any, terms: Sequence[tuple[Any, float]]) -> Any:
+    """A float64 copy of a model with W + Σ λ s B A, each product formed densely."""
+    import torch
+    from torch import nn
+
+    dense = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for vector, weight in terms:
+            for name, factors in vector.layers.items():
+                layer = dense.get_submodule(name)
+                delta = weight * factors.scale * (factors.B.double() @ factors.A.double())
+                layer.weight += delta if isinstance(layer, nn.Linear) else delta.T
+    return dense
+
+
+def random_pairs(count: int, seed: int = 0, longest: int = 9) -> Any:
+    """Pairs of random words; prompts and answers of ragged lengths, the first chosen answer of one word."""
+    from valuesoup.data.pairs import Pairs
+
+    draw = random.Random(seed)
+
+    def words(most: int) -> str:
+        return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(1, most)))
+
+    rows = []
+    for place in range(count):
+        chosen = words(1 if place == 0 else longest)
+        rejected = chosen
+        while rejected == chosen:
+            rejected = words(longest)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": f"w{place % WORDS} {words(12)}"}],
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+            }
+        )
+    return Pairs.from_rows(rows)

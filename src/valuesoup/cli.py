@@ -46,14 +46,16 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    values: Annotated[str, typer.Option(help="Values of the world, separated by commas.")] = "helpful,harmless",
+    values: Annotated[
+        str | None, typer.Option(help="Values of the world, separated by commas; by default helpful,harmless.")
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Run the main job from nothing, offline, on a CPU: an embedded world, its models, every method, the report."""
     from valuesoup.worlds.demo import demo_config
 
-    names = [name.strip() for name in values.split(",") if name.strip()]
-    _run(demo_config(names, set_ or ()), out)
+    names = {} if values is None else {"values": [name.strip() for name in values.split(",") if name.strip()]}
+    _run(demo_config(**names, overrides=set_ or ()), out)
 
 
 @app.command()
@@ -65,7 +67,8 @@ def run(
     """Run a configuration, or continue it: what is done is not done again."""
     from valuesoup.configfile import load_config
 
-    folder = out or (config.parent if config.name == "config.yaml" else Path("runs") / config.stem)
+    in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
+    folder = out or (config.parent if in_run else Path("runs") / config.stem)
     _run(load_config(config, set_ or ()), folder)
 
 
@@ -112,7 +115,7 @@ def audit(
 
     console = _console()
     progress = Progress(console)
-    given = None if not rewards else dict(_reward(text) for text in rewards)
+    given = _rewards(rewards) if rewards else None
     data = {
         name: load_pairs(path, data_dir=data_dir, split=split, value=label, limit=limit)
         for name, path in _names(pairs).items()
@@ -129,26 +132,23 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=False)
+        app()
     except ValuesoupError as error:
         _stop(f"error: {error}", error.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except Interruption:
         _stop("interrupted; the same command continues where it stopped.", 130)
-    except Exception as error:
-        from click.exceptions import ClickException
-
-        if not isinstance(error, ClickException):
-            raise
-        error.show()
-        sys.exit(error.exit_code)
 
 
-def _terminated(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+class Interruption(BaseException):
+    """The process was asked to stop; an exception that neither typer nor a library takes for its own."""
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise Interruption
 
 
 def _stop(text: str, code: int) -> NoReturn:
@@ -167,32 +167,37 @@ def _run(config: Any, out: Path) -> None:
     from valuesoup.report.assemble import write_run_report
     from valuesoup.report.tables import print_frontier
     from valuesoup.store import Progress
+    from valuesoup.store.files import disk_errors
 
     console = _console()
     progress = Progress(console)
-    before = _stamp(out)
     finished = run_config(config, out, progress)
     page = out / "report.html"
-    if _stamp(out) != before or not page.is_file():
+    # The two files are written only when they change.
+    if not page.is_file() or _written(page) < max(_written(out / name) for name in ("config.yaml", "results.json")):
         progress.say("writing the report …")
-        page = write_run_report(finished)
+        with disk_errors("the report", out):
+            page = write_run_report(finished)
     print_frontier(finished.results, console)  # type: ignore[arg-type]
     print(f"report: {page}")
 
 
-def _stamp(out: Path) -> int | None:
-    """Return when the results were written; they are written only when they change."""
-    path = out / "results.json"
-    return path.stat().st_mtime_ns if path.is_file() else None
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
-def _reward(text: str) -> tuple[str, Any]:
+def _rewards(texts: list[str]) -> dict[str, Any]:
     from valuesoup.rewards import ColumnReward
 
-    name, equals, source = text.partition("=")
-    if not equals or not name or not source:
-        raise UserError(f"--rewards {text}: write NAME=SOURCE, e.g. helpful=column:helpful.")
-    return name, ColumnReward(source.removeprefix("column:")) if source.startswith("column:") else source
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, source = text.partition("=")
+        if not name or not source:
+            raise UserError(f"--rewards {text}: write NAME=SOURCE, e.g. helpful=column:helpful.")
+        if name in found:
+            raise UserError(f"--rewards {text}: value '{name}' has a reward already; give each value one.")
+        found[name] = ColumnReward(source.removeprefix("column:")) if source.startswith("column:") else source
+    return found
 
 
 def _names(paths: list[str]) -> dict[str, str]:

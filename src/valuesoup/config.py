@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from valuesoup.errors import UserError
-from valuesoup.methods import Method, preset
+from valuesoup.methods import COMPARED, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.rewards.training import RewardTraining
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
@@ -16,7 +25,7 @@ from valuesoup.training.settings import PretrainSettings, TrainingSettings
 class Section(BaseModel):
     """Base of the configuration's sections."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -26,7 +35,7 @@ class DataConfig(Section):
     """A hub id, a file (json, jsonl, jsonl.gz, csv, parquet), a folder of such files, or a saved data set."""
     function: str | None = None
     """Instead of a path: a Python function ``module:function`` that yields rows."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, JsonValue] = {}
     """Keyword arguments of the function."""
     data_dir: str | None = None
     """Sub-folder of a hub data set or a folder."""
@@ -116,8 +125,8 @@ class BaseConfig(Section):
     preference rows, of which prompt and chosen are taken. By default both answers of every training pair."""
     revision: str | None = None
     """Hub revision."""
-    dtype: str = "float32"
-    """Of the frozen weights: float32, bfloat16, float16 or auto."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Of the frozen weights; auto takes the checkpoint's own."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     trust_remote_code: bool = False
@@ -159,7 +168,7 @@ class EvaluationConfig(Section):
     fluency: str | None = None
     """A Python function ``module:function`` that gives 1 for a sound answer and 0 for a broken one."""
     fluency_bound: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Candidates of lower fluency are marked."""
+    """Candidates of lower fluency on validation are marked and leave the frontier."""
     samples: NonNegativeInt = 8
     """Test prompts whose answers the report shows side by side."""
 
@@ -216,7 +225,9 @@ def _method_entry(value: object) -> object:
         if "preset" in value:
             extra = {key: item for key, item in value.items() if key not in known}
             kept = {key: item for key, item in value.items() if key in known}
-            settings = {**dict(kept.pop("settings", {})), **extra}
+            settings = kept.pop("settings", {})
+            if isinstance(settings, Mapping):
+                settings = {**settings, **extra}
             return {"name": value["preset"], **kept, "settings": settings}
     return value
 
@@ -229,7 +240,7 @@ class RunConfig(Section):
     base: BaseConfig
     """The base model."""
     methods: tuple[Annotated[MethodConfig, BeforeValidator(_method_entry)], ...] = Field(
-        default=("dpo", "soup", "vc-soup"),
+        default=COMPARED,
         min_length=1,
         validate_default=True,
     )

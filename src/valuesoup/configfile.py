@@ -12,6 +12,8 @@ from valuesoup.config import RunConfig
 from valuesoup.errors import UserError, did_you_mean
 
 Place = tuple[str | int, ...]
+MOST_NODES = 100_000
+"""Entries of a configuration, what anchors repeat counted each time."""
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -36,30 +38,70 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 def parse_config(text: str, name: str, overrides: Iterable[str] = ()) -> RunConfig:
     """Check a configuration given as YAML text; ``name`` is what messages call it."""
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{name}{where}: not valid YAML ({problem}).") from None
-    if not isinstance(content, Mapping):
+    tree, content = _read(text, name)
+    if not isinstance(content, dict):
         raise UserError(f"{name}: a configuration is a mapping of keys such as values, base and methods.")
-    content = _plain(content)
+    lines = _lines(tree)
+    origins = {tuple(map(str, place)): f"{name}, line {line}" for place, line in lines.items()}
     for override in overrides:
-        _override(content, override)
+        keys = _override(content, override)
+        origins = {place: origin for place, origin in origins.items() if place[: len(keys)] != keys}
+        origins[keys] = f"--set {override}"
+        for end in range(1, len(keys)):  # sections that the override makes
+            origins.setdefault(keys[:end], f"--set {override}")
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        lines = _lines(tree)
-        faults = [_sentence(fault, name, lines, content) for fault in error.errors()]
-        raise UserError("\n".join(dict.fromkeys(faults))) from None
+        faults = error.errors()
+        places = [fault["loc"] for fault in faults]
+        # A list whose items are wrong is also reported as too short.
+        told = [
+            fault
+            for fault in faults
+            if fault["type"] != "too_short"
+            or not any(place[: len(fault["loc"])] == fault["loc"] for place in places if len(place) > len(fault["loc"]))
+        ]
+        raise UserError("\n".join(dict.fromkeys(_sentence(fault, name, origins, content) for fault in told))) from None
 
 
 def dump_config(config: RunConfig) -> str:
     """Return the resolved configuration as YAML; ``valuesoup run`` on it repeats the run."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
+    """Parse YAML into its tree, which knows the lines, and its content."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_tree(tree, name)
+        return tree, _plain(yaml.safe_load(text))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{name}{where}: not valid YAML ({problem}).") from None
+
+
+def _check_tree(tree: yaml.Node | None, name: str) -> None:
+    """Refuse keys given twice, of which YAML silently takes the last, and anchors that repeat without end."""
+    waiting, seen = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > MOST_NODES:
+            raise UserError(f"{name}: its anchors (&, *) repeat each other to more than {MOST_NODES} entries.")
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if str(key.value) in first:
+                    raise UserError(
+                        f"{name}, line {line}: key {key.value} is given twice, first in line {first[key.value]}."
+                    )
+                first[str(key.value)] = line
+                waiting += [key, value]
 
 
 def _plain(value: Any) -> Any:
@@ -69,21 +111,19 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _override(content: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Set what an override says and return its place."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"--set {override}: write key.path=value, e.g. --set training.epochs=1.")
-    try:
-        value = _plain(yaml.safe_load(text))
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: '{text}' is not a YAML value.") from None
+    _, value = _read(text, f"--set {override}")
     here: Any = content
     for place, key in enumerate(keys):
         last = place == len(keys) - 1
         if isinstance(here, list):
             if not key.isdigit() or int(key) >= len(here):
-                raise UserError(f"--set {override}: '{key}' must be a place in a list of {len(here)}.")
+                raise UserError(f"--set {override}: '{key}' must be a place in a list of {len(here)}, counted from 0.")
             if last:
                 here[int(key)] = value
             else:
@@ -95,6 +135,7 @@ def _override(content: dict[str, Any], override: str) -> None:
                 here = here.setdefault(key, {})
         else:
             raise UserError(f"--set {override}: {'.'.join(keys[:place])} is not a section.")
+    return tuple(keys)
 
 
 def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
@@ -113,33 +154,45 @@ def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
     return found
 
 
-def _sentence(fault: Any, name: str, lines: Mapping[Place, int], content: Any) -> str:
-    place: Place = tuple(part for part in fault["loc"] if part != "[key]")
-    line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), None)
-    where = name if line is None else f"{name}, line {line}"
-    key = ".".join(str(part) for part in place if not _is_tag(part, place, content)) or "the configuration"
+def _sentence(fault: Any, name: str, origins: Mapping[tuple[str, ...], str], content: Any) -> str:
+    loc: Place = tuple(part for part in fault["loc"] if part != "[key]")
+    place = _as_written(loc, content)
+    where = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), name)
+    key = ".".join(place)
     kind = fault["type"]
     if kind == "extra_forbidden":
-        return f"{where}: unknown key {key}{did_you_mean(str(place[-1]), _siblings(place))}"
+        return f"{where}: unknown key {key}{did_you_mean(place[-1], _siblings(loc))}"
     if kind == "missing":
         return f"{where}: {key} is missing; it is required."
+    if kind == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in fault["ctx"]["expected_tags"].split(",")]
+        return f"{where}: {key}.kind: there is no '{fault['ctx']['tag']}'{did_you_mean(fault['ctx']['tag'], known)}"
     given = fault.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
     if kind == "value_error":
-        return f"{where}: {key}: {message}."
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}."
+        shown = ""
+    text = f"{message[0].lower()}{message[1:]}{shown}"
+    if kind != "value_error":
+        text = text.replace("dictionary", "mapping").replace("tuple", "list").replace(" after validation", "")
+    return f"{where}: {f'{key}: ' if key else ''}{text}{'' if text[-1] in '.?' else '.'}"
 
 
-def _is_tag(part: str | int, place: Place, content: Any) -> bool:
-    """Say whether a part of a location is pydantic's mark of a union's arm instead of a key."""
+def _as_written(loc: Place, content: Any) -> tuple[str, ...]:
+    """Return the keys as a person wrote them, without pydantic's marks of union arms and of a list left out."""
     here = content
-    for step in place[: place.index(part)]:
-        try:
-            here = here[step]
-        except (KeyError, IndexError, TypeError):
+    place = []
+    for part in loc:
+        if isinstance(here, Mapping):
+            if part not in here and (isinstance(part, int) or part == here.get("kind")):
+                continue
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif isinstance(part, int):
             continue
-    return isinstance(part, str) and isinstance(here, Mapping) and part not in here and part == here.get("kind")
+        place.append(str(part))
+    return tuple(place)
 
 
 def _siblings(place: Place) -> list[str]:
@@ -151,6 +204,8 @@ def _siblings(place: Place) -> list[str]:
             here = field.annotation if field else None
         elif get_origin(here) in (dict, tuple):  # the part is a key or a place in it
             here = get_args(here)[1 if get_origin(here) is dict else 0]
+        elif get_origin(here) in (Union, UnionType):  # the part is the kind of one of its arms
+            here = next((arm for arm in get_args(here) if arm.model_fields["kind"].default == part), None)
         here = _without_none(here)
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
 

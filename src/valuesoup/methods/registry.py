@@ -20,6 +20,9 @@ BUILT_IN = {
 }
 """Name of each preset that comes with the package, and where its function is."""
 
+COMPARED = ("dpo", "soup", "vc-soup")
+"""What a run compares when its configuration names no methods."""
+
 ENTRY_POINTS = "valuesoup.methods"
 """The entry-point group in which other packages offer methods."""
 
@@ -85,7 +88,10 @@ def preset(name: str) -> Preset:
     if name not in targets:
         raise UserError(f"there is no method '{name}'{did_you_mean(name, targets)}")
     module, _, attribute = targets[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"method '{name}' cannot be imported from {targets[name]} ({error}).") from None
     if not isinstance(found, Preset):
         raise UserError(f"{targets[name]}, offered as method '{name}', is not made with @valuesoup.methods.method.")
     return found

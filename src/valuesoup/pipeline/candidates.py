@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from valuesoup.config import GenerationConfig
+from valuesoup.errors import UserError
 from valuesoup.evaluation.frontier import pareto
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, open_base, open_reward
@@ -117,26 +118,54 @@ def rate_answers(
     RewardTable([prompt["id"] for prompt in asked], names, (value,), scores).save(work.out / "scores.parquet")
 
 
-@stage("frontier")
+@stage("frontier", version=2)
 def choose_candidates(
     work: Work,
     *,
     scores: Mapping[str, Artifact],
+    fluency: Artifact | None,
+    bound: float,
     prompts: Artifact,
     own: bool,
     groups: Mapping[str, Sequence[int]],
+    always: Sequence[int],
 ) -> None:
     """Take the Pareto set of each method on validation (Eq. 5, 19); those candidates are scored again on test.
 
-    ``groups`` lists the places of each method's candidates.
+    A candidate whose fluency is below the bound is on no frontier: broken text must not win by a reward model that
+    never saw any. It is scored on test all the same where its rewards alone would have put it there.
+
+    Args:
+        work: Of the stage.
+        scores: Of the answers, per value.
+        fluency: Of the answers, or None where it is not measured.
+        bound: Least fluency.
+        prompts: What was answered.
+        own: Measure value i on its own prompts.
+        groups: Places of each method's candidates.
+        always: Places that are scored on test whatever comes out.
     """
     means = {place: score.mean(axis=0) for place, score in answer_scores(scores, prompts, own=own).items()}
-    frontier: dict[str, list[int]] = {}
+    broken: set[int] = set()
+    if fluency is not None:
+        table = RewardTable.load(fluency.path / "scores.parquet")
+        shares = table.scores[:, :, 0].mean(axis=0)
+        broken = {int(side) for side, share in zip(table.sides, shares, strict=True) if share < bound}
+    test = set(always)
+    frontier = {}
     for name, places in groups.items():
-        best = pareto(np.array([means[place] for place in places]))
-        frontier[name] = [place for place, good in zip(places, best, strict=True) if good]
-    test = sorted({place for places in frontier.values() for place in places})
-    (work.out / "chosen.json").write_text(json.dumps({"frontier": frontier, "test": test}))
+        frontier[name] = _pareto_places(means, [place for place in places if place not in broken])
+        test.update(frontier[name], _pareto_places(means, places))
+    (work.out / "chosen.json").write_text(
+        json.dumps({"frontier": frontier, "test": sorted(test), "broken": sorted(broken)})
+    )
+
+
+def _pareto_places(means: Mapping[int, Any], places: Sequence[int]) -> list[int]:
+    if not places:
+        return []
+    best = pareto(np.array([means[place] for place in places]))
+    return [place for place, good in zip(places, best, strict=True) if good]
 
 
 @stage("quality", ignore=("batch_rows", "device"))
@@ -226,6 +255,12 @@ def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: boo
     datasets = np.array([prompt["dataset"] for prompt in load_prompts(prompts)])
     rows = {value: np.flatnonzero(datasets == value) if own else np.arange(len(datasets)) for value in tables}
     size = min(len(places) for places in rows.values())
+    if not size:
+        empty = next(value for value, places in rows.items() if not len(places))
+        raise UserError(
+            f"no held-out prompt of '{empty}' is short enough to answer, and evaluation.prompts = own measures it on "
+            "those alone; raise generation.max_prompt_tokens."
+        )
     first = next(iter(tables.values()))
     return {
         int(side): np.stack([table.scores[rows[value][:size], place, 0] for value, table in tables.items()], axis=1)

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from valuesoup.data import Message, Messages, Pairs, load_function, load_pairs, render_prompt, split_pairs
 from valuesoup.errors import UserError
 from valuesoup.pipeline.inputs import BaseRef, DataRef, open_tokenizer
+from valuesoup.rewards.classifier import quiet
 from valuesoup.store import Artifact, Work, stage
 from valuesoup.training.settings import PretrainSettings
 
@@ -75,7 +76,7 @@ def pretrain_base(
         for value in values:
             for pair in load_part(split, value, "train"):
                 texts += [[*pair.prompt, *pair.chosen], [*pair.prompt, *pair.rejected]]
-    with work.task(settings.steps, "steps") as task:
+    with work.task(settings.steps, "steps") as task, quiet():
         found = pretrain(texts, settings, work.out / "model", seed=seed, device=device_of(device), task=task)
     (work.out / "summary.json").write_text(json.dumps(found))
     work.progress.say(

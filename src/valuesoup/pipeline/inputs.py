@@ -1,6 +1,7 @@
 """What stages take as inputs: the base and the rewards with an identity that enters keys, and how they are opened."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from valuesoup.config import BaseConfig, DataConfig, RewardConfig
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
+from valuesoup.rewards.classifier import quiet
 from valuesoup.store import Artifact, hash_path
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class RewardRef(Identified):
 def base_ref(config: BaseConfig) -> BaseRef:
     """Identify a base by its files or its hub id."""
     path = Path(config.model or "")
-    return BaseRef(config=config, content=hash_path(path) if path.exists() else None)
+    anywhere = config.model_copy(update={"device": "auto"})  # where it runs does not change what it is
+    return BaseRef(config=anywhere, content=hash_path(path) if path.exists() else None)
 
 
 def data_ref(config: DataConfig) -> DataRef:
@@ -103,16 +106,18 @@ def open_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrainedModel",
     from valuesoup.soup import load_model
 
     if isinstance(base, Artifact):
-        model = load_model(base_path(base), device=device_of(device))
+        with quiet():
+            model = load_model(base_path(base), device=device_of(device))
     else:
         config = base.config
-        model = load_model(
-            str(config.model),
-            revision=config.revision,
-            dtype=config.dtype,
-            device=device_of(device),
-            trust_remote_code=config.trust_remote_code,
-        )
+        with quiet() if base.content is not None else nullcontext():  # a download keeps its progress bar
+            model = load_model(
+                str(config.model),
+                revision=config.revision,
+                dtype=config.dtype,
+                device=device_of(device),
+                trust_remote_code=config.trust_remote_code,
+            )
     return model, open_tokenizer(base)
 
 

@@ -24,13 +24,15 @@ class Stack:
         vectors: Training node by vector name.
         candidates: Rows of weights over the vectors.
         methods: Places of each method's candidates.
+        always: Places that are scored on test even off the frontier: the base, and methods without a dial.
     """
 
     vectors: Mapping[str, Node]
     candidates: list[tuple[float, ...]] = field(default_factory=list)
     methods: dict[str, list[int]] = field(default_factory=dict)
+    always: list[int] = field(default_factory=list)
 
-    def add(self, method: str, rows: list[tuple[float, ...]]) -> None:
+    def add(self, method: str, rows: list[tuple[float, ...]], *, always: bool) -> None:
         """Take a method's candidates; rows that another method has already are shared with it."""
         places = []
         for row in rows:
@@ -38,6 +40,8 @@ class Stack:
                 self.candidates.append(row)
             places.append(self.candidates.index(row))
         self.methods[method] = places
+        if always:
+            self.always += places
 
 
 @dataclass(frozen=True)
@@ -137,14 +141,18 @@ class _Planner:
         filters: dict[str, dict[str, Node]] = {}
         vectors: dict[str, dict[str, Node]] = {}
         stacks = [Stack({})]
-        stacks[0].add(BASE, [()])
+        stacks[0].add(BASE, [()], always=True)
         for entry in config.methods:
             kept = self._kept(entry)
             if kept is not None:
                 filters[entry.name] = kept
             vectors[entry.name] = self._vectors(entry, kept or {})
             stack = _stack_of(stacks, vectors[entry.name])
-            stack.add(entry.name, _rows(entry, len(stack.vectors)))
+            stack.add(
+                entry.name,
+                _rows(entry, len(stack.vectors)),
+                always=isinstance(entry.method.weights, Single),
+            )
         return Plan(
             config=config,
             split=self.split,
@@ -244,7 +252,8 @@ class _Planner:
                 max_length=settings.max_length,
                 device=self.device,
             ),
-            settings=settings,
+            settings=settings.model_copy(update={"report_to": ()}),
+            report_to=settings.report_to,
             seed=self.seed,
             device=self.device,
         )
@@ -255,9 +264,12 @@ class _Planner:
         chosen = evaluating.choose_candidates(
             f"frontier of {name}",
             scores=validation.scores,
+            fluency=self._fluency(validation, f"validation fluency of {name}"),
+            bound=self.config.evaluation.fluency_bound,
             prompts=validation.prompts,
             own=self.config.evaluation.prompts == "own",
             groups=stack.methods,
+            always=stack.always,
         )
         test = self._measure(stack, "test", chosen, name)
         truth = {
@@ -265,7 +277,6 @@ class _Planner:
             for value, of in self.config.values.items()
             if of.truth is not None
         }
-        fluency = self.config.evaluation.fluency
         quality = evaluating.answer_quality(
             f"fluency and divergence of {name}",
             base=self.base,
@@ -273,11 +284,15 @@ class _Planner:
             candidates=stack.candidates,
             answers=test.answers,
             prompts=test.prompts,
-            fluency=None if fluency is None else self._rate(test, "fluency", fluency, f"fluency of {name}"),
+            fluency=self._fluency(test, f"test fluency of {name}"),
             batch_rows=self.config.generation.batch_rows,
             device=self.device,
         )
         return Evaluated(validation, chosen, test, truth, quality)
+
+    def _fluency(self, measured: Measured, label: str) -> Node | None:
+        function = self.config.evaluation.fluency
+        return None if function is None else self._rate(measured, "fluency", function, label)
 
     def _measure(self, stack: Stack, part: str, chosen: Node | None, name: str) -> Measured:
         config = self.config

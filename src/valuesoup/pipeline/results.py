@@ -41,7 +41,8 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     means = {key: score.mean(axis=0) for key, score in validation.items()}
     pooled = np.array([score.mean(axis=0) for score in test.values()])
     reference, best = reference_point(pooled), pooled.max(axis=0)
-    overall = dict(zip(means, pareto(np.array(list(means.values()))).tolist(), strict=True))
+    sound = [key for key in means if key not in _broken(plan, found)]
+    overall = dict(zip(sound, pareto(np.array([means[key] for key in sound])).tolist(), strict=True)) if sound else {}
     probability = dict(
         zip(test, frontier_probability(np.stack(list(test.values())), draws["test"]).tolist(), strict=True)
     )
@@ -75,12 +76,14 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                         "truth": truth.get(key),
                         "quality": quality.get(str(place)),
                         "on_frontier": place in own,
-                        "on_overall_frontier": bool(overall[key]),
+                        "on_overall_frontier": overall.get(key, False),
                         "frontier_probability": probability.get(key),
                     }
                 )
-            scored = np.stack([test[(number, place)] for place in sorted(own)])
-            volume = hypervolume_interval(scored, draws["test"], reference, best, config.evaluation.level)
+            volume: tuple[float, ...] = (0.0, 0.0, 0.0)  # no candidate above the fluency bound
+            if own:
+                scored = np.stack([test[(number, place)] for place in sorted(own)])
+                volume = hypervolume_interval(scored, draws["test"], reference, best, config.evaluation.level)
             methods[method] = {
                 "title": _title(plan, method),
                 "hypervolume": dict(zip(("value", "low", "high"), volume, strict=True)),
@@ -118,6 +121,15 @@ def _scores(plan: Plan, found: Found, part: str) -> Scores:
         for place, table in answer_scores(tables, found[measured.prompts.key], own=own).items():
             scores[number, place] = table
     return scores
+
+
+def _broken(plan: Plan, found: Found) -> set[tuple[int, int]]:
+    """Return the candidates whose validation fluency is below the bound."""
+    return {
+        (number, place)
+        for number, evaluated in enumerate(plan.evaluated)
+        for place in found[evaluated.chosen.key].json("chosen.json")["broken"]
+    }
 
 
 def _estimates(

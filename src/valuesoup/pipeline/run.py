@@ -9,10 +9,11 @@ from typing import Any
 
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config, load_config
-from valuesoup.errors import RunError, UserError
+from valuesoup.errors import UserError
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Artifact, Progress, RunLog, Store, run_graph, topological, write_atomic
 from valuesoup.store.artifacts import lock_run
+from valuesoup.store.files import disk_errors
 
 CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
 SHARED_STAGES = frozenset({"reference"})
@@ -51,7 +52,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None)
     progress = progress or Progress()
     out = Path(folder)
     plan = make_plan(config)
-    with lock_run(out):
+    with lock_run(out), disk_errors(f"run folder {out}", out):
         text = dump_config(config)
         if not (out / CONFIG).is_file() or (out / CONFIG).read_text(encoding="utf-8") != text:
             write_atomic(out / CONFIG, text)
@@ -126,9 +127,6 @@ def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact]) -> Finishe
     results = build_results(plan, artifacts)
     text = json.dumps(results, indent=1, allow_nan=False)
     path = out / RESULTS
-    try:
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_atomic(path, text)
-    except OSError as error:
-        raise RunError(f"the results could not be written to {out}: {error.strerror or error}; stages stay.") from error
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
     return Finished(out, plan, artifacts, results)

@@ -1,7 +1,7 @@
 """Stages of the training: reference log-probabilities, and the value vectors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def reference(
         np.save(work.out / f"{part}.npy", found)
 
 
-@stage("train", ignore=("device",))
+@stage("train", ignore=("device", "report_to"))
 def train(
     work: Work,
     *,
@@ -54,13 +54,18 @@ def train(
     kept: Artifact | None,
     reference: Artifact,
     settings: TrainingSettings,
+    report_to: Sequence[str],
     seed: int,
     device: str,
 ) -> None:
-    """Train the vector of one value by DPO, on all its pairs or on those that a filter kept."""
+    """Train the vector of one value by DPO, on all its pairs or on those that a filter kept.
+
+    ``report_to`` names the trackers, in place of those of the settings: they do not change the result.
+    """
     from valuesoup.soup import Soup, target_layers
     from valuesoup.training.trainer import train_vectors
 
+    settings = settings.model_copy(update={"report_to": tuple(report_to)})
     model, tokenizer = open_base(base, device)
     soup = Soup(model, tokenizer, layers=target_layers(model, settings.target_modules), dropout=settings.dropout)
     soup.add_fresh(value, rank=settings.rank, alpha=settings.lora_alpha, seed=seed)

@@ -17,6 +17,7 @@ from valuesoup.consistency import (
     value_consistency,
 )
 from valuesoup.data import Pairs
+from valuesoup.errors import UserError
 from valuesoup.methods.choices import Consistent
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, open_reward
@@ -34,6 +35,11 @@ def train_reward(
     held_out = Pairs.concat([load_part(split, value, part) for part in ("validation", "test")])
     model = work.out / "model"
     report = train_reward_model(base_path(base), load_part(split, value, "train"), held_out, model, settings)
+    if not report.validation_pairs:
+        raise UserError(
+            f"every held-out pair of '{value}' is longer than its reward model takes, so its accuracy cannot be "
+            "measured; raise reward.train.max_length or leave it out."
+        )
     (work.out / "report.json").write_text(json.dumps(asdict(report)))
     opened = {"template": settings.template, "max_length": settings.max_length}
     (work.out / "settings.json").write_text(json.dumps(opened))

@@ -26,6 +26,14 @@ RewardFunction: TypeAlias = Callable[[Sequence[Messages], Sequence[str]], Sequen
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
+class NotFiniteError(UserError):
+    """A reward function gave no finite number for the answer at ``place``."""
+
+    def __init__(self, text: str, place: int) -> None:
+        super().__init__(text)
+        self.place = place
+
+
 @runtime_checkable
 class RewardSource(Protocol):
     """Anything that scores answers to prompts."""
@@ -113,9 +121,10 @@ class CallableReward:
             )
         bad = np.flatnonzero(~np.isfinite(scores))
         if bad.size:
-            raise UserError(
+            raise NotFiniteError(
                 f"The reward function '{self.name}' returned {scores[bad[0]]} for answer {bad[0]} "
-                f"({answers[bad[0]][:60]!r}); every score must be finite."
+                f"({answers[bad[0]][:60]!r}); every score must be finite.",
+                int(bad[0]),
             )
         if advance is not None:
             advance(len(answers))
@@ -198,7 +207,11 @@ def score(
         assert responses is not None
         label = f"scoring {dataset} by {value}" if dataset else f"scoring by {value}"
         with (progress or Progress()).task(label, len(responses.answers), "responses") as task:
-            distinct = source.score(responses.prompts, responses.answers, task.advance)
+            try:
+                distinct = source.score(responses.prompts, responses.answers, task.advance)
+            except NotFiniteError as fault:
+                row = int(np.flatnonzero((responses.position == fault.place).any(axis=1))[0])
+                raise UserError(f"Pair {pairs.ids[row]}{where}, value '{value}': {fault}") from None
         scores[:, :, index] = distinct[responses.position]
     return RewardTable(pairs.ids, PAIR_SIDES, tuple(sources), scores, dataset)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from valuesoup.errors import UserError
@@ -60,19 +61,26 @@ def load_model(
         trust_remote_code: Run code that comes with the model.
 
     Raises:
-        UserError: No such model, or it is not a causal language model.
+        UserError: No such model or dtype, a damaged file, or weights that are not all of a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
     path = Path(base)
     if path.is_absolute() and not path.exists():
         raise UserError(f"base '{base}' does not exist; give a local folder or a hub id.")
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"'{dtype}' is no torch dtype; give float32, bfloat16, float16 or auto.")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(base), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"base '{base}' does not load ({_first_line(error)}).") from None
+    if found["missing_keys"]:
+        # transformers would draw them at random and only warn.
+        raise UserError(
+            f"base '{base}' has no weights for {min(found['missing_keys'])}: it is not a whole causal language model."
+        )
     model.requires_grad_(False)
     return model.to(device).eval()
 
@@ -107,6 +115,12 @@ def target_layers(model: nn.Module, targets: Sequence[str] | None = None) -> lis
     return found
 
 
+def label(base: str) -> str:
+    """Return the last part of a hub id or path; of a folder in the hub's cache, the model's name."""
+    cached = [part for part in Path(base).parts if part.startswith("models--")]
+    return cached[-1].rpartition("--")[2] if cached else Path(base).name
+
+
 def features(layer: nn.Module) -> tuple[int, int]:
     """Return (in, out) features of a linear layer, also of GPT-2's transposed one and of quantised ones."""
     if isinstance(layer, nn.Linear):
@@ -116,16 +130,20 @@ def features(layer: nn.Module) -> tuple[int, int]:
     return int(weight.shape[0]), int(weight.shape[1])  # Conv1D keeps (in, out)
 
 
-def fingerprint_weights(model: nn.Module, layers: Sequence[str]) -> str | None:
-    """Return a hash of a sample of the base's weights in the given layers.
+def fingerprint_weights(model: "PreTrainedModel") -> str | None:
+    """Return a hash of a sample of the weights of all linear layers but the output head.
 
-    It is the same whether the checkpoint is loaded in its own dtype or in float32.
+    It says which base this is, whatever layers an adapter has, and is the same whether the checkpoint is loaded in
+    its own dtype or in float32.
 
     None for quantised weights, which have no comparable numbers.
     """
     digest = hashlib.sha256()
-    for name in layers:
-        weight = model.get_submodule(name).weight
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if not _is_linear(module) or module is head:
+            continue
+        weight = module.weight
         if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
             return None
         flat = weight.detach().reshape(-1)

@@ -29,12 +29,14 @@ def compose(vectors: Mapping[str, ValueVector], weights: Mapping[str, float]) ->
     Averaging A and B separately is not this sum. Vectors of weight 0 are left out.
 
     Raises:
-        UserError: An unknown name, or only zero weights.
+        UserError: An unknown name, only zero weights, or vectors of different bases.
     """
     row = dict(zip(vectors, weight_row(weights, list(vectors)), strict=True))
     parts = [(vectors[name], weight) for name, weight in row.items() if weight != 0.0]
     if not parts:
         raise UserError("every weight is zero: that soup is the base model itself, there is no adapter to write.")
+    if len({vector.base_fingerprint for vector, _ in parts} - {None}) > 1:
+        raise UserError(f"vectors of different bases cannot be mixed: {', '.join(name for name in row if row[name])}.")
     layers = {}
     for layer in dict.fromkeys(name for vector, _ in parts for name in vector.layers):
         mine = [(vector.layers[layer], weight) for vector, weight in parts if layer in vector.layers]
@@ -43,8 +45,9 @@ def compose(vectors: Mapping[str, ValueVector], weights: Mapping[str, float]) ->
             B=torch.cat([weight * factors.scale * factors.B.float() for factors, weight in mine], dim=1),
             scale=1.0,
         )
-    first = parts[0][0]
-    return ValueVector(layers, first.base, first.base_fingerprint)
+    base = next((vector.base for vector, _ in parts if vector.base), "")
+    fingerprint = next((vector.base_fingerprint for vector, _ in parts if vector.base_fingerprint), None)
+    return ValueVector(layers, base, fingerprint)
 
 
 def cut(vector: ValueVector, rank: int) -> tuple[ValueVector, float]:

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from valuesoup.errors import UserError
+
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
 
@@ -71,8 +73,13 @@ def generate(
         The answers, in the order of the rows.
 
     Raises:
+        UserError: A negative temperature, or no tokens to write.
         ValueError: A row without prompt tokens.
     """
+    if not temperature >= 0:
+        raise UserError(f"temperature must be 0 or more, not {temperature}.")
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
     if any(not row.prompt for row in rows):
         raise ValueError("every row needs at least one prompt token")
     # Rows of similar length share a batch, so that little is spent on padding.
@@ -144,7 +151,7 @@ def _choose(logits: Tensor, draw: Tensor, temperature: float) -> Tensor:
     if temperature == 0:
         return logits.argmax(-1)
     cumulated = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    return (cumulated < draw[:, None] * cumulated[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return (cumulated <= draw[:, None] * cumulated[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def _draws(seeds: Sequence[int], steps: int) -> NDArray[np.float64]:

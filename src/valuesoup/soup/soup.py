@@ -96,6 +96,11 @@ class SoupLinear(nn.Module):
         coefficients = self.row_weights.spread(blocks)
         if coefficients is None:
             return y
+        if x.dim() != 3:
+            raise UserError(
+                f"a layer of the base sees inputs of shape {tuple(x.shape)}, not (rows, tokens, features), so its "
+                "weights cannot differ per row; leave such layers (experts, flattened ones) out of target_modules."
+            )
         A, B = self._stack()
         h = functional.linear(self.dropout(x.to(A.dtype)), A) * coefficients.to(A.dtype)
         return y + functional.linear(h, B).to(y.dtype)
@@ -104,13 +109,16 @@ class SoupLinear(nn.Module):
         if len(self.scales) == 1:
             (name,) = self.scales
             return self.A[name], self.B[name]
-        if torch.is_grad_enabled():
+        factors = (*self.A.values(), *self.B.values())
+        if any(p.requires_grad for p in factors):
+            # A fused optimiser changes factors without raising their version: keep nothing while any is trained.
+            self._stacked = None
             return torch.cat(list(self.A.values())), torch.cat(list(self.B.values()), dim=1)
-        # Without gradients the stack is kept until a factor changes.
-        state = tuple((id(p), p._version) for p in (*self.A.values(), *self.B.values()))
+        # Frozen factors are stacked once, until one is loaded anew or moved.
+        state = tuple((p.data_ptr(), p._version) for p in factors)
         if self._stacked is None or self._stacked[0] != state:
-            A, B = torch.cat(list(self.A.values())), torch.cat(list(self.B.values()), dim=1)
-            self._stacked = (state, A.detach(), B.detach())
+            with torch.inference_mode(False), torch.no_grad():
+                self._stacked = (state, torch.cat(list(self.A.values())), torch.cat(list(self.B.values()), dim=1))
         return self._stacked[1], self._stacked[2]
 
 
@@ -129,17 +137,22 @@ class Soup(nn.Module):
         layers: Iterable[str],
         dropout: float = 0.0,
     ) -> None:
-        """Put the weighted blocks into a loaded base, in place.
+        """Put the weighted blocks into a loaded base, in place, in evaluation mode.
 
         Args:
             model: The base; its layers are wrapped, its own weights are not changed.
             tokenizer: Needed to generate from text.
             layers: Names of the linear layers to adapt.
             dropout: LoRA dropout in training.
+
+        Raises:
+            UserError: The model already is in a soup.
         """
         super().__init__()
+        if any(isinstance(module, SoupLinear) for module in model.modules()):
+            raise UserError("this base already is in a soup; load it again for another one.")
         self.layer_names = list(layers)
-        self.base_fingerprint = bases.fingerprint_weights(model, self.layer_names)
+        self.base_fingerprint = bases.fingerprint_weights(model)
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.base_name = str(getattr(model.config, "_name_or_path", ""))
@@ -149,6 +162,7 @@ class Soup(nn.Module):
             parent, _, child = name.rpartition(".")
             owner = model.get_submodule(parent)
             setattr(owner, child, SoupLinear(getattr(owner, child), self.row_weights, dropout))
+        self.eval()
 
     @classmethod
     def from_adapters(
@@ -184,33 +198,40 @@ class Soup(nn.Module):
         vectors = {
             name: item if isinstance(item, ValueVector) else ValueVector.load(item) for name, item in adapters.items()
         }
-        known = {name for name, module in model.named_modules() if hasattr(module, "weight")}
+        known = [name for name, module in model.named_modules() if hasattr(module, "weight")]
         for name, vector in vectors.items():
             for layer in vector.layers:
                 if layer not in known:
-                    raise UserError(
-                        f"adapter '{name}' adapts layer {layer}, which the base does not have: another base?"
-                    )
-        layers = dict.fromkeys(layer for vector in vectors.values() for layer in vector.layers)
-        soup = cls(model, tokenizer, layers=[name for name in known_order(model) if name in layers])
+                    raise UserError(f"adapter '{name}' adapts layer {layer}, which the base does not have.")
+        adapted = {layer for vector in vectors.values() for layer in vector.layers}
+        soup = cls(model, tokenizer, layers=[name for name in known if name in adapted])
         for name, vector in vectors.items():
             soup.add(name, vector)
-        return soup.eval()
+        return soup
 
     def add(self, name: str, vector: ValueVector) -> None:
-        """Add a value vector.
+        """Add a copy of a value vector; a layer that it does not adapt counts as zero.
 
         Raises:
-            UserError: The name is taken, or the vector belongs to another base.
+            UserError: The name is taken, or the vector belongs to another base or adapts another layer than the soup.
         """
         if name in self.names:
             raise UserError(f"the soup already has a vector '{name}'; give each its own name.")
         if "." in name or not name:
             raise UserError(f"'{name}' cannot name a vector: a name is not empty and holds no dot.")
-        if None not in (vector.base_fingerprint, self.base_fingerprint) and set(vector.layers) == set(self.layer_names):
+        for layer, factors in vector.layers.items():
+            if layer not in self.layer_names:
+                raise UserError(f"adapter '{name}' adapts layer {layer}, which this soup does not.")
+            inputs, outputs = bases.features(self._layer(layer).layer)
+            if factors.A.shape[1] != inputs or factors.B.shape[0] != outputs:
+                raise UserError(
+                    f"adapter '{name}' does not fit layer {layer}: it maps {factors.A.shape[1]} to "
+                    f"{factors.B.shape[0]} features, the base {inputs} to {outputs}; another base?"
+                )
+        if None not in (vector.base_fingerprint, self.base_fingerprint):
             same = vector.base_fingerprint == self.base_fingerprint
         else:
-            same = not vector.base or not self.base_name or Path(vector.base).name == Path(self.base_name).name
+            same = not vector.base or not self.base_name or bases.label(vector.base) == bases.label(self.base_name)
         if not same:
             raise UserError(
                 f"adapter '{name}' was trained on another base ('{vector.base}') than this one ('{self.base_name}')."
@@ -218,14 +239,10 @@ class Soup(nn.Module):
         for layer in self.layer_names:
             module = self._layer(layer)
             inputs, outputs = bases.features(module.layer)
-            device = next(module.layer.parameters()).device
             factors = vector.layers.get(layer) or Factors(torch.zeros(1, inputs), torch.zeros(outputs, 1), 1.0)
-            if factors.A.shape[1] != inputs or factors.B.shape[0] != outputs:
-                raise UserError(
-                    f"adapter '{name}' does not fit layer {layer}: it maps {factors.A.shape[1]} to "
-                    f"{factors.B.shape[0]} features, the base {inputs} to {outputs}; another base?"
-                )
-            module.add(name, Factors(factors.A.float().to(device), factors.B.float().to(device), factors.scale))
+            device = next(module.layer.parameters()).device
+            A, B = (f.detach().to(device, torch.float32, copy=True) for f in (factors.A, factors.B))
+            module.add(name, Factors(A, B, factors.scale))
         self.names.append(name)
         self.requires_grad_(False)
 
@@ -319,7 +336,7 @@ class Soup(nn.Module):
             weight = module.layer.weight
             if not isinstance(weight, Tensor) or not weight.is_floating_point():
                 raise UserError(f"layer {layer} is quantised and cannot be merged; load the base in a float dtype.")
-            delta = torch.zeros(module.B[self.names[0]].shape[0], module.A[self.names[0]].shape[1])
+            delta = torch.zeros(bases.features(module.layer)[::-1])
             for name, share in zip(self.names, row, strict=True):
                 factors = Factors(module.A[name].detach(), module.B[name].detach(), module.scales[name])
                 delta = delta + share * factors.delta().cpu()
@@ -380,8 +397,3 @@ class Soup(nn.Module):
             rows.append(Row(tuple(ids), tuple(row), seed=seed * 1_000_003 + place))
         answers = generate(self, rows, max_new_tokens=max_new_tokens, temperature=temperature, batch_rows=batch_rows)
         return [self.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
-
-
-def known_order(model: nn.Module) -> list[str]:
-    """Return the names of all modules in the model's own order."""
-    return [name for name, _ in model.named_modules()]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,6 @@ class ValueVector:
     layers: Mapping[str, Factors]
     base: str = ""
     base_fingerprint: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -101,7 +100,7 @@ class ValueVector:
         except SafetensorError as error:
             raise UserError(f"{folder / ADAPTER_WEIGHTS} is damaged ({error}); save the adapter again.") from None
         record = folder / BASE_RECORD
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        known = _read_json(record) if record.is_file() else {}
         return cls(
             layers=_pair_factors(tensors, config, folder),
             base=str(config.get("base_model_name_or_path") or ""),
@@ -139,7 +138,7 @@ class ValueVector:
             base_model_name_or_path=self.base,
             inference_mode=True,
         ).save_pretrained(str(folder))
-        record = {"base_fingerprint": self.base_fingerprint, **self.extra}
+        record = {"base_fingerprint": self.base_fingerprint}
         (folder / BASE_RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
@@ -147,14 +146,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not a PEFT adapter: it has no {ADAPTER_CONFIG}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is not valid JSON; save the adapter again.") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise UserError(f"{folder} is a {kind} adapter; a soup is made of LORA adapters.")
+    config = _read_json(path)
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; a soup is made of LORA adapters.")
     return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a valid JSON object; save the adapter again.")
+    return found
 
 
 def _refuse_unless_linear(config: Mapping[str, Any], folder: Path) -> None:

@@ -1,11 +1,11 @@
 """Content-addressed artifacts: one folder per stage result, written aside, renamed, verified on reading."""
 
 import json
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,28 +57,25 @@ class Store:
 
         A damaged artifact is named through ``complain`` and removed, so that it is made again.
         """
+        final = self.root / node.folder
+        if final in self._verified:
+            return self._verified[final]
         partial = self._partial(node)
         if (partial / MANIFEST).is_file() and self._fault(partial) is None:  # stopped just before its rename
             self._publish(node)
-        for folder in self._folders(node):
-            artifact = self._verified.get(folder)
-            if artifact is not None:
-                return artifact
-            if not folder.is_dir():
-                continue
-            fault = self._fault(folder)
-            if fault is None:
-                manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-                artifact = Artifact(folder, node.key, float(manifest["seconds"]))
-                self._verified[folder] = artifact
-                return artifact
-            complain(f"artifact {folder.name} is damaged ({fault}); it is made again")
-            shutil.rmtree(folder)
-        return None
+        if not self._sound(final, complain):
+            kept = self._shared(node)
+            if kept is None or not self._sound(kept, complain):
+                return None
+            _copy(kept, final)
+        manifest = json.loads((final / MANIFEST).read_text(encoding="utf-8"))
+        self._verified[final] = Artifact(final, node.key, float(manifest["seconds"]))
+        return self._verified[final]
 
     def is_done(self, node: Node) -> bool:
         """Say whether a result with a manifest stands there, without reading it."""
-        return any((folder / MANIFEST).is_file() for folder in self._folders(node))
+        folders = (self.root / node.folder, self._shared(node))
+        return any(folder is not None and (folder / MANIFEST).is_file() for folder in folders)
 
     @contextmanager
     def making(self, node: Node) -> Iterator[Path]:
@@ -89,6 +86,7 @@ class Store:
         """
         partial = self._partial(node)
         partial.mkdir(parents=True, exist_ok=True)
+        (partial / MANIFEST).unlink(missing_ok=True)  # of an attempt whose files did not match it
         started = time.perf_counter()
         yield partial
         spent = time.perf_counter() - started
@@ -103,32 +101,33 @@ class Store:
         manifest = {**node.identity, "key": node.key, "label": node.label, "seconds": spent, "files": files}
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1))
         self._publish(node)
+        shared = self._shared(node)
+        if shared is not None:
+            with suppress(OSError):  # other runs would have saved time; this one has its result
+                _copy(self.root / node.folder, shared)
 
     def _publish(self, node: Node) -> None:
-        partial, final = self._partial(node), self._target(node)
+        partial = self._partial(node)
         for path in partial.iterdir():
             if path.name.startswith("."):  # checkpoints and the like, of no use any more
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if final.exists():  # another run published the same shared result meanwhile
-            shutil.rmtree(partial)
-        else:
-            partial.rename(final)
-
-    def _target(self, node: Node) -> Path:
-        shared = self.shared is not None and node.stage.name in self.share
-        return (self.shared if shared and self.shared else self.root) / node.folder
+        partial.rename(self.root / node.folder)
 
     def _partial(self, node: Node) -> Path:
-        # In the target's own folder, so that the rename stays on one file system. The run's own store is locked by
-        # one process; in the shared one, runs at work on the same result must not write into one folder.
-        target = self._target(node)
-        mark = "" if target.parent == self.root else f"-{os.getpid()}"
-        return target.with_name(f".partial-{target.name}{mark}")
+        return self.root / f".partial-{node.folder}"
 
-    def _folders(self, node: Node) -> list[Path]:
-        target = self._target(node)
-        own = self.root / node.folder
-        return [target] if target == own else [own, target]
+    def _shared(self, node: Node) -> Path | None:
+        return self.shared / node.folder if self.shared is not None and node.stage.name in self.share else None
+
+    def _sound(self, folder: Path, complain: Callable[[str], None]) -> bool:
+        """Say whether an artifact stands there whole; a damaged one is removed."""
+        if not folder.is_dir():
+            return False
+        fault = self._fault(folder)
+        if fault is not None:
+            complain(f"artifact {folder.name} is damaged ({fault}); it is made again")
+            shutil.rmtree(folder)
+        return fault is None
 
     @staticmethod
     def _fault(folder: Path) -> str | None:
@@ -148,6 +147,18 @@ class Store:
             if path.stat().st_size != entry.get("bytes") or hash_file(path) != entry.get("sha256"):
                 return f"{name} differs from its hash"
         return None
+
+
+def _copy(artifact: Path, to: Path) -> None:
+    """Copy a finished artifact so that it stands there whole or not at all, whoever else does the same."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".copy-") as scratch:
+        copy = shutil.copytree(artifact, Path(scratch) / to.name)
+        try:
+            copy.rename(to)
+        except OSError:
+            if not to.is_dir():  # else another run published the same result meanwhile
+                raise
 
 
 @contextmanager

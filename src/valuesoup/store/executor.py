@@ -1,10 +1,10 @@
 """Runs a graph on this machine, one node after the other, making only what is missing."""
 
-import errno
 from collections.abc import Iterable, Mapping
 
 from valuesoup.errors import RunError
 from valuesoup.store.artifacts import Artifact, Store
+from valuesoup.store.files import disk_errors
 from valuesoup.store.graph import Node, Work, substitute, topological
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress, duration
@@ -51,25 +51,18 @@ def run_node(
 ) -> Artifact:
     """Run one stage whose parents are all in ``found`` and return its artifact."""
     progress.say(f"{place} {node.label} …")
-    log.write("start", stage=node.stage.name, label=node.label, key=node.key)
     inputs = substitute(dict(node.inputs), lambda parent: found[parent.key])
 
     def note(event: str, **fields: object) -> None:
         log.write(event, label=node.label, key=node.key, **fields)
 
-    try:
+    with disk_errors(node.label, store.root):
+        log.write("start", stage=node.stage.name, label=node.label, key=node.key)
         with store.making(node) as out:
             node.stage.function(Work(out, progress, node.label, note), **inputs)
         artifact = store.find(node)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        raise RunError(
-            f"{node.label}: {error.strerror} ({error.filename or store.root}); finished stages stay, "
-            "run the same command again once there is room to write."
-        ) from error
-    if artifact is None:
-        raise RunError(f"{node.label}: its result could not be read back from {store.root}.")
-    log.write("done", stage=node.stage.name, label=node.label, key=node.key, seconds=round(artifact.seconds, 3))
+        if artifact is None:
+            raise RunError(f"{node.label}: its result could not be read back from {store.root}.")
+        log.write("done", stage=node.stage.name, label=node.label, key=node.key, seconds=round(artifact.seconds, 3))
     progress.say(f"{place} {node.label}: {duration(artifact.seconds)}")
     return artifact

@@ -1,10 +1,17 @@
 """Atomic writes and content hashes of files and folders."""
 
+import errno
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from valuesoup.errors import UserError
+from valuesoup.errors import RunError, UserError, ValuesoupError
+
+NO_ROOM = 64 * 1024
+"""Bytes; with less free than this a disk counts as full."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -60,3 +67,39 @@ def files_below(folder: Path) -> list[Path]:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     return sorted(found)
+
+
+@contextmanager
+def disk_errors(what: str, folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk, met inside the block, into one sentence.
+
+    Args:
+        what: Was being done.
+        folder: Where it was being written.
+
+    Raises:
+        RunError: The disk is full, over quota, or cannot be written. Other exceptions pass.
+    """
+    try:
+        yield
+    except ValuesoupError:
+        raise
+    except Exception as error:
+        reason = _disk_fault(error, folder)
+        if reason is None:
+            raise
+        raise RunError(
+            f"{what}: {reason}; finished stages stay, run the same command again once there is room to write."
+        ) from error
+
+
+def _disk_fault(error: Exception, folder: Path) -> str | None:
+    """Say what of the disk made a write fail, or None where it was something else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.strerror} ({error.filename or folder})"
+    while not folder.exists():
+        folder = folder.parent
+    # numpy, torch and the Rust libraries report a full disk in words of their own, or in none.
+    if "No space left on device" in str(error) or shutil.disk_usage(folder).free < NO_ROOM:
+        return f"{os.strerror(errno.ENOSPC)} ({folder})"
+    return None

@@ -1,6 +1,5 @@
 """The one loss that every method minimises: weighted, scaled, shifted DPO, with an optional likelihood term."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,10 +46,13 @@ def implicit_margin(
 
 
 def likelihood_loss(chosen_tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the chosen responses per token, averaged over rows.
+    """Return the negative log-likelihood of each chosen response per token.
 
     Args:
         chosen_tokens: (rows, width) token log-probabilities, 0 on padding.
         lengths: (rows,) tokens of each response.
+
+    Returns:
+        (rows,) losses, not averaged.
     """
-    return -torch.mean(chosen_tokens.sum(1) / lengths)
+    return -chosen_tokens.sum(1) / lengths

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from valuesoup.errors import UserError
+from valuesoup.errors import RunError, UserError
 from valuesoup.training.settings import PretrainSettings
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def pretrain(
 
     Raises:
         UserError: Fewer tokens than one sequence.
+        RunError: The loss became NaN.
     """
     from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
@@ -86,6 +87,8 @@ def pretrain(
         schedule.step()
         optimiser.zero_grad()
         losses.append(float(loss.detach()))
+        if not np.isfinite(losses[-1]):
+            raise RunError(f"pretraining: the loss became NaN at step {step + 1}; lower learning_rate.")
         if task is not None:
             task.update(step + 1)
     model.eval().save_pretrained(out)
@@ -96,7 +99,7 @@ def pretrain(
 def build_tokenizer(dialogues: Sequence["Messages"], settings: PretrainSettings) -> "PreTrainedTokenizerFast":
     """Train a tokenizer on the dialogues, with a chat template that marks who speaks.
 
-    The markers are special tokens: text in which they are spelt out does not become one when it is encoded by words.
+    The markers are special tokens: a text in which one is spelt out holds that token, as with any chat template.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -45,7 +45,7 @@ def pair_log_probs(
         prompts = [pairs.prompts[place] for place in places]
         answers = [pairs.chosen[place] for place in places] + [pairs.rejected[place] for place in places]
         batch = SequenceBatch.build(prompts * 2, answers).to(device)
-        sums = token_log_probs(soup, weights, batch).sum(1).double().cpu().numpy()
+        sums = token_log_probs(soup, weights, batch).double().sum(1).cpu().numpy()
         found[places] = sums.reshape(2, len(places)).T
         on_done(len(places))
     return found

@@ -108,8 +108,10 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[
 
 
 @dataclass(frozen=True)
-class TrainingRows(Dataset[int]):
+class TrainingRows(Dataset[dict[str, Tensor]]):
     """Pairs with the reference's log-probabilities and the loss's weight, scale, margin and vector of each row.
+
+    A data loader gets whole batches of it (``__getitems__``), so that no other rows' tokens can be put into them.
 
     Attributes:
         pairs: Token ids.
@@ -140,13 +142,11 @@ class TrainingRows(Dataset[int]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, place: int) -> int:
-        return place
+    def __getitem__(self, place: int) -> dict[str, Tensor]:
+        return self.collate([place])
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Return prompt + longer response in tokens, per row."""
-        longer = np.maximum(self.pairs.chosen.lengths(), self.pairs.rejected.lengths())
-        return self.pairs.prompts.lengths() + longer
+    def __getitems__(self, places: Sequence[int]) -> dict[str, Tensor]:
+        return self.collate(places)
 
     def collate(self, places: Sequence[int]) -> dict[str, Tensor]:
         """Build the batch of these rows: chosen responses first, rejected after them."""

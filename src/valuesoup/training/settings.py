@@ -1,12 +1,14 @@
 """Settings of training; defaults are the paper's (section 5.1.4)."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 
 class TrainingSettings(BaseModel):
     """How every method's value vectors are trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     rank: PositiveInt = 64
     """LoRA rank: 64 for Anthropic-HH, 16 for BeaverTails in the paper."""
@@ -22,14 +24,14 @@ class TrainingSettings(BaseModel):
     """ρ: weight of the chosen responses' negative log-likelihood per token."""
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate of AdamW."""
-    schedule: str = "linear"
+    schedule: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = "linear"
     """Learning-rate schedule, a transformers scheduler's name."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     batch_size: PositiveInt = 2
     """Pairs per optimiser step."""
     accumulate: PositiveInt = 1
-    """Forward passes into which a step's pairs are divided."""
+    """Forward passes into which a step's pairs are divided; a divisor of ``batch_size``."""
     epochs: PositiveFloat = 3.0
     """Passes over the pairs."""
     max_length: PositiveInt = 1024
@@ -45,6 +47,12 @@ class TrainingSettings(BaseModel):
     report_to: tuple[str, ...] = ()
     """Trackers of transformers.Trainer, e.g. wandb, trackio, tensorboard, mlflow."""
 
+    @model_validator(mode="after")
+    def _accumulate_divides(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate = {self.accumulate} must divide batch_size = {self.batch_size}")
+        return self
+
     @property
     def lora_alpha(self) -> float:
         """The alpha in force."""
@@ -54,7 +62,7 @@ class TrainingSettings(BaseModel):
 class PretrainSettings(BaseModel):
     """A small causal language model made here, for worlds and data without a pretrained base of the right size."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     tokenizer: str = Field("bpe", pattern="^(bpe|words)$")
     """``bpe`` (bytes, for real text) or ``words`` (for a world of few words)."""
@@ -65,7 +73,7 @@ class PretrainSettings(BaseModel):
     layers: PositiveInt = 4
     """Depth."""
     heads: PositiveInt = 4
-    """Attention heads."""
+    """Attention heads; the width is an even multiple of them."""
     context: PositiveInt = 256
     """Tokens of a training sequence."""
     steps: PositiveInt = 500
@@ -74,3 +82,9 @@ class PretrainSettings(BaseModel):
     """Sequences of a step."""
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate of AdamW, with 5 % warm-up and a cosine down."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden = {self.hidden} must be a multiple of 2 x heads = {2 * self.heads}")
+        return self

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 LOGS_PER_EPOCH = 10
 """Points of the training curves between two validations."""
-START_TOLERANCE = {False: 0.02, True: 0.5}
-"""How far log π may be from log π_ref before the first step, in nats per 100 tokens: float32, bfloat16."""
+START_TOLERANCE = {"float32": 0.002, "16 bit": 0.3}
+"""How far log π may be from log π_ref before the first step, in nats times √tokens, as rounding errors add up."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,27 @@ class PreferenceTrainer(Trainer):
             rho: Weight of the likelihood term.
             rest: What transformers.Trainer takes.
         """
-        super().__init__(model=soup, train_dataset=rows, data_collator=rows.collate, **rest)
+        # Training and validation rows each make their own batches.
+        super().__init__(model=soup, train_dataset=rows, data_collator=lambda batch: batch, **rest)
         self.soup = soup
         self.names = list(names)
         self.beta = beta
         self.rho = rho
-        # The loss is a mean over rows, not over tokens, so Trainer has to divide by the accumulation steps.
-        self.model_accepts_loss_kwargs = False
+        # The loss divides by the rows of the whole step itself (see get_batch_samples), so Trainer must not.
+        self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[float]] = {"train": [], "eval": []}
         self._seen = {"train": 0, "eval": 0}
         one_hot = torch.zeros(len(self.names), len(soup.names))
         for place, name in enumerate(self.names):
             one_hot[place, soup.names.index(name)] = 1.0
         self._one_hot = one_hot
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], int]:
+        """Return the batches of a step and the number of their rows: a short last batch then has no more weight."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return samples, sum(len(inputs["row"]) for inputs in samples)
 
     def compute_loss(
         self,
@@ -81,7 +89,7 @@ class PreferenceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the mean of the one loss over the batch's rows."""
+        """Return the one loss, summed over the batch's rows and divided by the step's (by the batch's without)."""
         batch = sequence_batch(inputs)
         weights = self._one_hot.to(batch.input_ids.device)[inputs["vector"]].repeat(2, 1)
         tokens = token_log_probs(cast("Soup", model), weights, batch)
@@ -97,10 +105,10 @@ class PreferenceTrainer(Trainer):
             scale=inputs["scale"],
             margin=inputs["margin"],
         )
-        loss = losses.mean()
         lengths = batch.response_mask.sum(1).chunk(2)[0]
         if self.rho:
-            loss = loss + self.rho * likelihood_loss(tokens.chunk(2)[0], lengths)
+            losses = losses + self.rho * likelihood_loss(tokens.chunk(2)[0], lengths)
+        loss = losses.sum() / (num_items_in_batch or len(losses))
         self._check(losses, inputs, chosen - reference_chosen, lengths, training=torch.is_grad_enabled())
         margin = implicit_margin(chosen, rejected, reference_chosen, reference_rejected, self.beta)
         self._count(losses, chosen, rejected, margin)
@@ -118,17 +126,18 @@ class PreferenceTrainer(Trainer):
                 "lower learning_rate, or look at those pairs."
             )
         if training and self.state.global_step == 0 and self._starts_at_reference:
-            far = (moved.detach().abs() / lengths * 100).max().item()
-            if far > START_TOLERANCE[self.args.bf16]:
+            exact = self.soup.model.dtype == torch.float32 and not self.args.bf16
+            far = moved.detach().abs()
+            if (far > START_TOLERANCE["float32" if exact else "16 bit"] * lengths.sqrt()).any():
                 raise RunError(
-                    f"before the first step log π is {far:.3g} nats per 100 tokens away from the stored log π_ref, so "
-                    "the first loss is not ln 2; the reference belongs to another base, template or data set."
+                    f"before the first step log π is up to {far.max().item():.3g} nats away from the stored log π_ref, "
+                    "so the first loss is not ln 2; the reference belongs to another base, template or data set."
                 )
 
     @property
     def _starts_at_reference(self) -> bool:
         factors = self.soup.parameters_of(self.names)[1::2]
-        return all(not B.detach().any() for B in factors)
+        return not any(B.detach().any() for B in factors)
 
     def _count(self, losses: Tensor, chosen: Tensor, rejected: Tensor, margin: Tensor) -> None:
         part = "train" if torch.is_grad_enabled() else "eval"
@@ -278,6 +287,7 @@ def train_vectors(
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type == "cuda",
     )
+    arguments._n_gpu = 1  # DataParallel would split the rows, but not their weights; several GPUs need accelerate
     if settings.gradient_checkpointing:
         soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     holder: list[PreferenceTrainer] = []

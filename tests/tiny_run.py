@@ -1,0 +1,70 @@
+"""The demo made tiny: the main job from nothing in seconds, for tests."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+REWARD = "{epochs: 0.5, batch_size: 16, learning_rate: 1.0e-3}"
+
+
+def overrides(*values: str) -> list[str]:
+    """Return the settings that make the demo with these values tiny."""
+    each = [f"values.{value}.data.arguments.size=300" for value in values]
+    each += [f"values.{value}.reward.train={REWARD}" for value in values]
+    return [
+        *each,
+        "base.pretrain={tokenizer: words, vocabulary: 256, hidden: 32, layers: 1, heads: 2, context: 64, "
+        "batch_size: 16, steps: 60}",
+        "base.dialogues.arguments.size=600",
+        "training={rank: 4, epochs: 1, batch_size: 32, evaluations: 2, learning_rate: 1.0e-3}",
+        "generation.max_new_tokens=12",
+        "evaluation.test_prompts=12",
+        "evaluation.validation_prompts=8",
+        "evaluation.resamples=50",
+        "evaluation.samples=2",
+        "methods=[dpo, {preset: soup, steps: 2}, {preset: vc-soup, tau: 0, steps: 2}]",
+    ]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """Return the environment of a command: one thread, so that every run has the same sums, and its own cache."""
+    here = Path(__file__).parent
+    paths = [str(here.parent / "src"), str(here)]
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "VALUESOUP_CACHE": str(cache),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "valuesoup", *map(str, arguments)]
+
+
+def valuesoup(cache: Path, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end."""
+    return subprocess.run(
+        command(*arguments), env=environment(cache), cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def demo_arguments(out: Path, settings: Sequence[str]) -> list[str]:
+    return ["demo", "--out", str(out), *(part for setting in settings for part in ("--set", setting))]
+
+
+def figures(folder: Path) -> Any:
+    """Return the content of results.json without the times."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(item) for key, item in value.items() if not key.endswith("seconds")}
+        return [timeless(item) for item in value] if isinstance(value, list) else value
+
+    return timeless(json.loads((folder / "results.json").read_text(encoding="utf-8")))

@@ -1,0 +1,100 @@
+"""Training rows: token ids of pairs, pairs that are too long, batches, and the reference's log-probabilities."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import tiny
+from valuesoup.data.pairs import Pairs
+from valuesoup.soup import Soup
+from valuesoup.training.reference import pair_log_probs
+from valuesoup.training.rows import Ragged, TrainingRows, tokenise
+from valuesoup.training.settings import PretrainSettings, TrainingSettings
+
+
+def pair(prompt: str, chosen: str, rejected: str) -> dict[str, list[dict[str, str]]]:
+    turn = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
+    return {key: [{"role": role, "content": text}] for key, (role, text) in turn.items()}
+
+
+def test_a_pair_is_tokenised_as_the_policy_sees_it() -> None:
+    made = tokenise(Pairs.from_rows([pair("w0 w1", "w2", "w3 w4")]), tiny.tokenizer(), 64)
+    assert made.prompts[0] == [2, 5, 6, 3]  # <user> w0 w1 <asst>
+    assert made.chosen[0] == [7, 1]  # w2 </s>
+    assert made.rejected[0] == [8, 9, 1]
+
+
+def test_a_pair_is_left_out_when_either_side_is_too_long_and_the_places_say_which_stay() -> None:
+    pairs = Pairs.from_rows(
+        [
+            pair("w0", "w1", "w2"),  # 3 + 2 tokens
+            pair("w0", "w1 w2 w3 w4", "w1"),  # 3 + 5
+            pair("w0 w1 w2", "w1", "w2 w3"),  # 5 + 3
+            pair("w0", "w1 w2", "w1 w2 w3"),  # 3 + 4
+            pair("w0", "w1", "w1 w2 w3 w4 w5"),  # 3 + 6
+        ]
+    )
+    made = tokenise(pairs, tiny.tokenizer(), 7)
+    assert made.places.tolist() == [0, 3]
+    assert made.ids == [pairs.ids[0], pairs.ids[3]]
+    assert made.rejected[1] == [6, 7, 8, 1]  # never cut
+    assert tokenise(pairs, tiny.tokenizer(), 8).places.tolist() == [0, 1, 2, 3]
+    assert len(tokenise(pairs, tiny.tokenizer(), 1)) == 0
+    assert len(tokenise(pairs.take([]), tiny.tokenizer(), 64)) == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8))
+def test_flat_arrays_give_the_sequences_back(sequences: list[list[int]]) -> None:
+    ragged = Ragged.of(sequences)
+    assert [ragged[place] for place in range(len(ragged))] == sequences
+    assert ragged.lengths().tolist() == [len(ids) for ids in sequences]
+
+
+def test_a_batch_holds_each_rows_own_numbers_and_its_answers_side_by_side(rows: Callable[..., TrainingRows]) -> None:
+    made = rows(5, vector=1).with_margin(np.arange(5) / 10, scale=0.5)
+    batch = made.collate([3, 0])
+    assert batch["row"].tolist() == [3, 0]
+    assert batch["margin"].tolist() == pytest.approx([0.3, 0.0])
+    assert batch["scale"].tolist() == [0.5, 0.5]
+    assert batch["weight"].tolist() == [1.0, 1.0]
+    assert batch["vector"].tolist() == [1, 1]
+    np.testing.assert_allclose(batch["reference"].numpy(), made.reference[[3, 0]], rtol=1e-6)
+    for place, ids in enumerate([made.pairs.chosen[3], made.pairs.chosen[0], made.pairs.rejected[3]]):
+        assert batch["responses"][place][batch["response_mask"][place]].tolist() == ids
+        whole = made.pairs.prompts[[3, 0, 3][place]] + ids
+        assert batch["input_ids"][place][batch["attention_mask"][place].bool()].tolist() == whole
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_reference_log_probabilities_equal_a_plain_float64_computation(kind: str, fresh: Callable[..., Soup]) -> None:
+    made = tokenise(tiny.random_pairs(7), tiny.tokenizer(), 64)
+    counted: list[int] = []
+    found = pair_log_probs(fresh(kind=kind), None, made, batch_pairs=3, on_done=counted.append)
+    dense = tiny.family(kind).double()
+    with torch.no_grad():
+        for place in range(7):
+            for side, answers in enumerate((made.chosen, made.rejected)):
+                ids, start = made.prompts[place] + answers[place], len(made.prompts[place])
+                logits = dense(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+                truth = sum(logits[at - 1, ids[at]].item() for at in range(start, len(ids)))
+                assert found[place, side] == pytest.approx(truth, abs=1e-4)
+    assert sum(counted) == 7
+    np.testing.assert_allclose(found, pair_log_probs(fresh(kind=kind), None, made, batch_pairs=1), atol=1e-4)
+
+
+def test_settings_that_cannot_be_are_refused_by_name() -> None:
+    assert TrainingSettings(rank=16).lora_alpha == 32.0
+    assert TrainingSettings(rank=16, alpha=8).lora_alpha == 8.0
+    with pytest.raises(ValidationError, match="accumulate = 3 must divide batch_size = 8"):
+        TrainingSettings(batch_size=8, accumulate=3)
+    with pytest.raises(ValidationError, match="hidden = 36 must be a multiple of 2 x heads = 8"):
+        PretrainSettings(hidden=36, heads=4)
+    with pytest.raises(ValidationError, match="schedule"):
+        TrainingSettings.model_validate({"schedule": "liner"})
+    with pytest.raises(ValidationError, match="dropout"):
+        TrainingSettings(dropout=1.0)

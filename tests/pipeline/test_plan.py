@@ -49,7 +49,6 @@ def test_the_demo_has_every_stage_and_an_unchanged_configuration_changes_nothing
         "evaluation.level=0.9",
         "evaluation.resamples=17",
         "evaluation.samples=1",
-        "evaluation.fluency_bound=0.1",
         "title=another",
     ],
 )
@@ -68,7 +67,8 @@ def test_settings_of_speed_and_of_presentation_make_nothing_anew(override: str) 
         ("methods.2={preset: vc-soup, tau: 0.1}", {"filter", "train", "geometry", *EVALUATION}),
         ("methods.2={preset: vc-soup, statistics: pooled}", {"gaps", "filter", "train", "geometry", *EVALUATION}),
         ("evaluation.prompts=own", {"frontier", "answers", "rated", "quality"}),
-        ("evaluation.fluency=null", {"quality"}),
+        ("evaluation.fluency_bound=0.1", {"frontier", "answers", "rated", "quality"}),
+        ("evaluation.fluency=null", {"frontier", "answers", "rated", "quality"}),
         ("values.helpful.truth=null", set()),
         (
             "values.helpful.reward.train.epochs=1",
@@ -99,8 +99,9 @@ def test_one_values_own_setting_leaves_the_other_values_reward_model_alone() -> 
     assert all(node.label.endswith("by helpful") for node in found if node.stage.name == "scores")
 
 
-def test_own_prompts_take_the_answers_to_the_validation_prompts_as_they_are() -> None:
-    assert all("validation" not in node.label for node in changed("evaluation.prompts=own"))
+@pytest.mark.parametrize("override", ["evaluation.prompts=own", "evaluation.fluency_bound=0.1"])
+def test_another_rule_of_the_frontier_takes_the_validation_answers_as_they_are(override: str) -> None:
+    assert all("validation" not in node.label for node in changed(override))
 
 
 def test_adding_a_method_keeps_all_that_is_there() -> None:

@@ -32,8 +32,8 @@ def numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
-def check_schema(results: dict[str, Any], values: list[str]) -> None:
-    """Check every documented field, its type, and what must hold between the fields."""
+def check_schema(results: dict[str, Any], values: list[str], *, sound: bool = True) -> None:
+    """Check every documented field, its type, and what must hold between the fields; ``sound``: texts are fluent."""
     assert results["schema"] == 1
     assert results["values"] == values
     assert isinstance(results["seed"], int)
@@ -72,7 +72,7 @@ def check_schema(results: dict[str, Any], values: list[str]) -> None:
             assert 0 <= row["quality"]["truncated"] <= 1
     for name, method in results["methods"].items():
         mine = [row for row in results["candidates"] if row["method"] == name]
-        assert any(row["on_frontier"] for row in mine)
+        assert any(row["on_frontier"] for row in mine) or not sound
         volume = method["hypervolume"]
         assert 0 <= volume["low"] <= volume["value"] + 1e-12
         assert volume["value"] <= volume["high"] + 1e-12
@@ -236,6 +236,18 @@ def test_own_prompts_measure_each_value_on_its_own_data_set(demo_run: tuple[Path
         table = RewardTable.load(finished.artifacts[measured.scores[value].key].path / "scores.parquet")
         own = table.scores[8 * place : 8 * place + 8, 0, 0]
         assert finished.results["candidates"][0]["validation"][value]["mean"] == pytest.approx(own.mean())
+
+
+def test_candidates_of_broken_text_are_on_no_frontier_and_the_report_is_written_all_the_same(
+    demo_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(demo_run[0], tmp_path / "run")
+    finished = run(load_config(folder / "config.yaml", ["evaluation.fluency_bound=1"]), folder)
+    check_schema(finished.results, ["helpful", "harmless"], sound=False)
+    assert not any(row["on_frontier"] or row["on_overall_frontier"] for row in finished.results["candidates"])
+    assert all(method["hypervolume"]["value"] == 0 for method in finished.results["methods"].values())
+    assert finished.results["candidates"][0]["test"] is not None
+    assert write_run_report(finished).is_file()
 
 
 @pytest.mark.parametrize("values", [["honest"], ["harmless", "honest", "helpful"]])

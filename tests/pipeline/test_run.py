@@ -105,7 +105,8 @@ def test_the_second_run_does_nothing(demo_run: tuple[Path, str], tmp_path: Path)
     before.pop(folder / "figures", None)
     done = tiny_run.valuesoup(tmp_path / "cache", "run", folder / "config.yaml")
     assert done.returncode == 0, done.stderr
-    assert "57 of 57 stages are already done" in done.stdout
+    count = tiny_run.stages(folder)
+    assert f"{count} of {count} stages are already done" in done.stdout
     assert "…" not in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -13,7 +13,7 @@ import tiny
 from valuesoup.data.pairs import Pairs
 from valuesoup.soup import Soup
 from valuesoup.training.reference import pair_log_probs
-from valuesoup.training.rows import Ragged, TrainingRows, tokenise
+from valuesoup.training.rows import LengthGroups, Ragged, TrainingRows, tokenise
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 
@@ -98,3 +98,17 @@ def test_settings_that_cannot_be_are_refused_by_name() -> None:
         TrainingSettings.model_validate({"schedule": "liner"})
     with pytest.raises(ValidationError, match="dropout"):
         TrainingSettings(dropout=1.0)
+
+
+def test_rows_of_a_batch_have_similar_lengths_and_every_row_comes_once_an_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(5, 60, 1003)
+    groups = LengthGroups(lengths, 8, seed=1)
+    first = list(groups)
+    assert sorted(first) == list(range(1003))
+    spans = [np.ptp(lengths[first[start : start + 8]]) for start in range(0, 1000, 8)]
+    assert np.mean(spans) < 3  # in a random order about 43
+    groups.set_epoch(1)
+    second = list(groups)
+    assert second != first
+    groups.set_epoch(0)
+    assert list(groups) == first

@@ -1,6 +1,6 @@
 """Training rows: token ids of pairs with what the loss wants to know of each, in flat arrays, and their batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from valuesoup.soup.sequences import SequenceBatch
 
@@ -148,6 +148,11 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
     def __getitems__(self, places: Sequence[int]) -> dict[str, Tensor]:
         return self.collate(places)
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the tokens of each row: its prompt and its longer response."""
+        longer = np.maximum(self.pairs.chosen.lengths(), self.pairs.rejected.lengths())
+        return np.asarray(self.pairs.prompts.lengths() + longer)
+
     def collate(self, places: Sequence[int]) -> dict[str, Tensor]:
         """Build the batch of these rows: chosen responses first, rejected after them."""
         prompts = [self.pairs.prompts[place] for place in places]
@@ -166,6 +171,50 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
             "responses": batch.responses,
             "response_mask": batch.response_mask,
         }
+
+
+class LengthGroups(Sampler[int]):
+    """Draws rows in a random order in which the rows of a batch have about the same length, so that little is padding.
+
+    Each epoch shuffles all rows, sorts them by length within stretches of ``STRETCH`` batches, and shuffles the
+    batches; a last, short batch stays last. The order depends on the seed and the epoch alone.
+    """
+
+    STRETCH = 50
+
+    def __init__(self, lengths: NDArray[np.int64], batch: int, seed: int) -> None:
+        """Prepare.
+
+        Args:
+            lengths: Of each row.
+            batch: Rows of a batch.
+            seed: Of the order.
+        """
+        self.lengths_of_rows = lengths
+        self.batch = batch
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; the data loader calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths_of_rows)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self))
+        size = self.batch * self.STRETCH
+        for start in range(0, len(order), size):
+            stretch = order[start : start + size]
+            order[start : start + size] = stretch[np.argsort(self.lengths_of_rows[stretch], kind="stable")]
+        whole = len(order) // self.batch * self.batch
+        # A short batch is made of rows drawn at random, not of the longest ones of the last stretch.
+        rest = random.choice(len(order), len(order) - whole, replace=False)
+        batches = np.delete(order, rest).reshape(-1, self.batch)
+        yield from batches[random.permutation(len(batches))].reshape(-1).tolist()
+        yield from order[rest].tolist()
 
 
 def sequence_batch(inputs: dict[str, Any]) -> SequenceBatch:

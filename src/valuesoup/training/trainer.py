@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,7 +17,7 @@ from valuesoup.soup.sequences import token_log_probs
 from valuesoup.soup.vector import ValueVector
 from valuesoup.store.files import write_atomic
 from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
-from valuesoup.training.rows import TrainingRows, sequence_batch
+from valuesoup.training.rows import LengthGroups, TrainingRows, sequence_batch
 from valuesoup.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ LOGS_PER_EPOCH = 10
 """Points of the training curves between two validations."""
 START_TOLERANCE = {"float32": 0.002, "16 bit": 0.3}
 """How far log π may be from log π_ref before the first step, in nats times √tokens, as rounding errors add up."""
+TIE = 1e-5
+"""An implicit margin smaller than this is a tie: before the first step every margin is zero but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ class PreferenceTrainer(Trainer):
         for place, name in enumerate(self.names):
             one_hot[place, soup.names.index(name)] = 1.0
         self._one_hot = one_hot
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+        rows = cast("TrainingRows", train_dataset or self.train_dataset)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroups(rows.lengths(), step, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        order: list[int] = np.argsort(eval_dataset.lengths(), kind="stable").tolist()
+        return order
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -141,9 +153,9 @@ class PreferenceTrainer(Trainer):
 
     def _count(self, losses: Tensor, chosen: Tensor, rejected: Tensor, margin: Tensor) -> None:
         part = "train" if torch.is_grad_enabled() else "eval"
-        sums = torch.stack(
-            [losses.sum(), chosen.sum(), rejected.sum(), margin.sum(), (margin > 0).sum() + 0.5 * (margin == 0).sum()]
-        )
+        ties = margin.abs() < TIE
+        won = (margin > 0).masked_fill(ties, False).sum() + 0.5 * ties.sum()
+        sums = torch.stack([losses.sum(), chosen.sum(), rejected.sum(), margin.sum(), won])
         found = sums.detach().double().tolist()
         old = self._sums[part] or [0.0] * len(found)
         self._sums[part] = [a + b for a, b in zip(old, found, strict=True)]

@@ -47,6 +47,8 @@ class DataConfig(Section):
     """Of several scored answers to a prompt, at most this many pairs."""
     limit: PositiveInt | None = None
     """Read at most this many rows."""
+    max_words: PositiveInt | None = None
+    """Drop pairs whose prompt and longer response have more words than this; they are counted."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":

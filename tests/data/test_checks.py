@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valuesoup.data import Pairs, check, drop_shared_prompts, load_pairs
+from valuesoup.data import Pairs, check, drop_long, drop_shared_prompts, load_pairs
 
 
 def rows(*triples: tuple[str, str, str]) -> list[dict[str, object]]:
@@ -128,3 +128,13 @@ def test_scores_follow_their_pairs_through_the_checks() -> None:
 def test_pairs_of_several_parts_are_checked_against_each_other() -> None:
     one, other = (Pairs.from_rows(rows(triple)) for triple in [("p", "a", "b"), ("p", "b", "a")])
     assert check(Pairs.concat([one, other])).dropped == {"contradiction": 2}
+
+
+def test_pairs_with_more_words_than_the_limit_are_dropped_and_counted() -> None:
+    rows = [
+        {"prompt": "one two", "chosen": "three", "rejected": "three four"},
+        {"prompt": "one two", "chosen": "a b c", "rejected": "d"},
+    ]
+    kept = drop_long(Pairs.from_rows(rows), 4)
+    assert [pair.chosen[0]["content"] for pair in kept] == ["three"]
+    assert kept.dropped["longer than 4 words"] == 1

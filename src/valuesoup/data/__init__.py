@@ -1,6 +1,6 @@
 """Preference pairs: sources, formats, templates, splits and checks."""
 
-from valuesoup.data.checks import check, drop_shared_prompts
+from valuesoup.data.checks import check, drop_long, drop_shared_prompts
 from valuesoup.data.load import load_pairs
 from valuesoup.data.pairs import Message, Messages, Pair, Pairs
 from valuesoup.data.sources import load_function
@@ -16,6 +16,7 @@ __all__ = [
     "Split",
     "Tokenizer",
     "check",
+    "drop_long",
     "drop_shared_prompts",
     "load_function",
     "load_pairs",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from valuesoup.data.pairs import MESSAGES, Pairs, encode
+from valuesoup.data.pairs import MESSAGES, Messages, Pairs, encode
 
 _BATCH = 1 << 16
 
@@ -73,6 +73,22 @@ def drop_shared_prompts(pairs: Pairs, held_out: Collection[str], reason: str) ->
     shared = pc.is_in(pairs.table["prompt_id"], value_set=pa.array(sorted(held_out), pa.string()))
     _drop(good, shared.to_numpy(), reason, counts)
     return Pairs(pairs.filter(good).table, counts)
+
+
+def drop_long(pairs: Pairs, max_words: int) -> Pairs:
+    """Drop the pairs whose prompt and longer response have more than ``max_words`` words between blanks.
+
+    A limit that needs no tokenizer: for data of which some pairs are too long for every model of a run.
+    """
+    good = np.ones(len(pairs), dtype=np.bool_)
+    counts = dict(pairs.dropped)
+    words = [_words(pair.prompt) + max(_words(pair.chosen), _words(pair.rejected)) for pair in pairs]
+    _drop(good, np.array(words, dtype=np.int64) > max_words, f"longer than {max_words} words", counts)
+    return Pairs(pairs.filter(good).table, counts)
+
+
+def _words(messages: Messages) -> int:
+    return sum(len(message["content"].split()) for message in messages)
 
 
 def _drop(good: NDArray[np.bool_], bad: NDArray[np.bool_], reason: str, counts: dict[str, int]) -> None:

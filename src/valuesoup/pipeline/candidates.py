@@ -14,6 +14,7 @@ from valuesoup.errors import UserError
 from valuesoup.evaluation.frontier import pareto
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, open_base, open_reward
+from valuesoup.pipeline.values import say_truncated
 from valuesoup.rewards import CallableReward, RewardTable
 from valuesoup.store import Artifact, Work, fingerprint, stage
 
@@ -110,6 +111,7 @@ def rate_answers(
             [asked[number]["messages"] for number, _ in distinct], [text for _, text in distinct], task.advance
         )
     candidates = sorted(set(table["candidate"].to_pylist()))
+    say_truncated(work, scorer)
     scores = np.full((len(asked), len(candidates), 1), np.nan)
     column = {candidate: place for place, candidate in enumerate(candidates)}
     where = [column[candidate] for candidate in table["candidate"].to_pylist()]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from valuesoup.data import Message, Messages, Pairs, load_function, load_pairs, render_prompt, split_pairs
+from valuesoup.data import Message, Messages, Pairs, drop_long, load_function, load_pairs, render_prompt, split_pairs
 from valuesoup.errors import UserError
 from valuesoup.pipeline.inputs import BaseRef, DataRef, open_tokenizer
 from valuesoup.rewards.classifier import quiet
@@ -120,7 +120,7 @@ def load_prompts(prompts: Artifact) -> list[HeldOutPrompt]:
 
 def _load(source: DataRef, seed: int) -> Pairs:
     config = source.config
-    return load_pairs(
+    pairs = load_pairs(
         config.function or config.path or "",
         data_dir=config.data_dir,
         split=config.split,
@@ -130,6 +130,7 @@ def _load(source: DataRef, seed: int) -> Pairs:
         seed=seed,
         arguments=_arguments(config.arguments, config.function, seed),
     )
+    return pairs if config.max_words is None else drop_long(pairs, config.max_words)
 
 
 def _arguments(given: Mapping[str, Any], function: str | None, seed: int) -> dict[str, Any] | None:

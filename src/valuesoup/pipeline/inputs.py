@@ -130,12 +130,7 @@ def open_reward(reward: Artifact | RewardRef) -> RewardSource:
     """Return the reward that a stage was given: a model trained here, or one that exists."""
     if isinstance(reward, Artifact):
         settings: Mapping[str, Any] = reward.json("settings.json")
-        return ClassifierReward(
-            reward.path / "model",
-            template=settings["template"],
-            max_length=settings["max_length"],
-            truncate_prompt=True,
-        )
+        return ClassifierReward(reward.path / "model", template=settings["template"], truncate_prompt=True)
     return _source(reward.config)
 
 

@@ -21,7 +21,7 @@ from valuesoup.errors import UserError
 from valuesoup.methods.choices import Consistent
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, open_reward
-from valuesoup.rewards import ColumnReward, RewardTable, RewardTraining, score, train_reward_model
+from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
 from valuesoup.store import Artifact, Work, stage
 
 SCORED_PARTS = ("train", "validation")
@@ -41,8 +41,7 @@ def train_reward(
             "measured; raise reward.train.max_length or leave it out."
         )
     (work.out / "report.json").write_text(json.dumps(asdict(report)))
-    opened = {"template": settings.template, "max_length": settings.max_length}
-    (work.out / "settings.json").write_text(json.dumps(opened))
+    (work.out / "settings.json").write_text(json.dumps({"template": settings.template}))
     work.progress.say(
         f"    {value}: held-out accuracy {report.validation_accuracy:.1%} on {report.validation_pairs} pairs"
     )
@@ -60,6 +59,7 @@ def score_pairs(work: Work, *, split: Artifact, dataset: str, value: str, reward
         if len(pairs):
             table = score(pairs, {value: source}, dataset, work.progress)
             table.save(work.out / f"{part}.parquet")
+    say_truncated(work, source)
 
 
 @stage("gaps")
@@ -106,6 +106,13 @@ def filter_pairs(
     }
     (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
     work.progress.say(f"    {dataset}: {summary['kept']} of {summary['pairs']} pairs have consistency ≥ {tau:.3g}")
+
+
+def say_truncated(work: Work, source: object) -> None:
+    """Say how many prompts a classifier had to cut; no truncation is silent."""
+    if isinstance(source, ClassifierReward) and source.truncated:
+        work.progress.say(f"    {source.truncated} prompts were cut from the left to fit the reward model")
+        work.log("truncated", prompts=source.truncated)
 
 
 def joined(scores: Mapping[str, Artifact], part: str) -> RewardTable:

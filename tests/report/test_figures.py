@@ -103,6 +103,14 @@ def test_a_methods_line_joins_its_non_dominated_points_on_test_only() -> None:
     }
 
 
+def test_a_line_joins_only_the_frontier_of_a_method_whose_points_can_be_mixed() -> None:
+    off = scored("off", 3, 1, on_frontier=False)
+    alone = [candidate(f"d{j}", "dpo", {"a": 1 - j, "b": j}, {"a": 3 - j, "b": j}) for j in (0, 1)]
+    results = {"schema": 1, "values": ["a", "b"], "candidates": [scored("x", 1, 3), scored("y", 2, 2), off, *alone]}
+    joined = {row["id"]: row["joined"] for row in f.FRONTIER.table(ReportData(results=results)).rows}
+    assert joined == {"x": True, "y": True, "off": False, "d0": False, "d1": False}
+
+
 def test_low_fluency_is_marked_against_the_bound() -> None:
     quality = {"fluency": 0.5, "kl": None, "tokens": None}
     candidates = [scored("low", 1, 3, quality=quality), scored("unknown", 3, 1, quality=None)]

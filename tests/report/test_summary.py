@@ -119,3 +119,14 @@ def test_an_audit_is_summed_up_from_the_gaps() -> None:
         "a: on 25% of 4 pairs every value prefers the chosen response, on 25% every value prefers the rejected one; "
         "1 without a direction.",
     ]
+
+
+def test_a_paired_difference_decides_where_there_is_one() -> None:
+    results = volumes(soup=(0.5, 0.4, 0.58), vc=(0.6, 0.55, 0.65))
+    results["differences"] = [{"first": "soup", "second": "vc", "value": -0.1, "low": -0.16, "high": -0.04}]
+    assert first(results) == (
+        "vc has the largest hypervolume, 0.600 [0.550, 0.650]; next is soup, 0.500 [0.400, 0.580]. "
+        "The paired difference is 0.100 [0.040, 0.160], clear of zero."
+    )
+    results["differences"][0]["high"] = 0.02
+    assert "which includes zero: this run does not tell them apart" in first(results)

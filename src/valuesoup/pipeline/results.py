@@ -1,13 +1,20 @@
 """From artifacts to ``results.json``: means with intervals, frontiers, hypervolumes, costs, geometry."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuesoup.evaluation.frontier import pareto, reference_point
-from valuesoup.evaluation.statistics import frontier_probability, hypervolume_interval, mean_intervals, resamples
+from valuesoup.evaluation.statistics import (
+    frontier_probability,
+    hypervolume_difference,
+    hypervolume_interval,
+    mean_intervals,
+    resamples,
+)
 from valuesoup.pipeline.candidates import answer_scores
 from valuesoup.pipeline.plan import BASE, Measured, Plan
 from valuesoup.rewards import RewardTable
@@ -41,7 +48,8 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     means = {key: score.mean(axis=0) for key, score in validation.items()}
     pooled = np.array([score.mean(axis=0) for score in test.values()])
     reference, best = reference_point(pooled), pooled.max(axis=0)
-    sound = [key for key in means if key not in _broken(plan, found)]
+    broken = _broken(plan, found)
+    sound = [key for key in means if key not in broken]
     overall = dict(zip(sound, pareto(np.array([means[key] for key in sound])).tolist(), strict=True)) if sound else {}
     probability = dict(
         zip(test, frontier_probability(np.stack(list(test.values())), draws["test"]).tolist(), strict=True)
@@ -54,6 +62,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
 
     rows: list[dict[str, Any]] = []
     methods: dict[str, Any] = {}
+    frontiers: dict[str, NDArray[np.float64]] = {}
     for number, (stack, evaluated) in enumerate(zip(plan.stacks, plan.evaluated, strict=True)):
         chosen = found[evaluated.chosen.key].json("chosen.json")
         quality = found[evaluated.quality.key].json("quality.json")
@@ -82,8 +91,10 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                 )
             volume: tuple[float, ...] = (0.0, 0.0, 0.0)  # no candidate above the fluency bound
             if own:
-                scored = np.stack([test[(number, place)] for place in sorted(own)])
-                volume = hypervolume_interval(scored, draws["test"], reference, best, config.evaluation.level)
+                frontiers[method] = np.stack([test[(number, place)] for place in sorted(own)])
+                volume = hypervolume_interval(
+                    frontiers[method], draws["test"], reference, best, config.evaluation.level
+                )
             methods[method] = {
                 "title": _title(plan, method),
                 "hypervolume": dict(zip(("value", "low", "high"), volume, strict=True)),
@@ -100,6 +111,22 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         "candidates": rows,
         "methods": {name: methods[name] for name in order},
         "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
+        "differences": [
+            {
+                "first": first,
+                "second": second,
+                **dict(
+                    zip(
+                        ("value", "low", "high"),
+                        hypervolume_difference(
+                            frontiers[first], frontiers[second], draws["test"], reference, best, config.evaluation.level
+                        ),
+                        strict=True,
+                    )
+                ),
+            }
+            for first, second in combinations([name for name in order if name in frontiers], 2)
+        ],
         "reference_point": dict(zip(names, reference.tolist(), strict=True)),
         "best_point": dict(zip(names, best.tolist(), strict=True)),
     }

@@ -84,6 +84,16 @@ class MethodResult(TypedDict):
     evaluate_seconds: NotRequired[float | None]
 
 
+class DifferenceResult(TypedDict):
+    """Hypervolume of one method minus that of another, with its paired bootstrap interval."""
+
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+
+
 class GeometryResult(TypedDict):
     """Mean cosine and distance between the value vectors of a method, over all layers."""
 
@@ -102,6 +112,7 @@ class Results(TypedDict):
     candidates: NotRequired[Sequence[CandidateResult]]
     methods: NotRequired[Mapping[str, MethodResult]]
     geometry: NotRequired[Mapping[str, GeometryResult]]
+    differences: NotRequired[Sequence[DifferenceResult]]
 
 
 @dataclass(frozen=True, eq=False)

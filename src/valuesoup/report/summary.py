@@ -55,6 +55,10 @@ def _winner(data: ReportData) -> str:
     follower = f"{ranked[1]}, {_volume_text(volumes[ranked[1]])}"
     if best["value"] == volumes[ranked[1]]["value"]:
         return f"{ranked[0]} and {ranked[1]} reach the same hypervolume, {_volume_text(best)}."
+    if paired := _difference(data, ranked[0], ranked[1]):
+        sure = "clear of zero" if paired[1] > 0 else "which includes zero: this run does not tell them apart"
+        text += f"; next is {follower}. The paired difference is {interval(*paired)}, {sure}"
+        return text + "."
     low = best["low"]
     highs = {name: volumes[name]["high"] for name in ranked[1:]}
     if low is None or None in highs.values():
@@ -65,6 +69,16 @@ def _winner(data: ReportData) -> str:
     also = f" (and {len(overlapping) - 1} more)" if len(overlapping) > 1 else ""
     nearest = f"{overlapping[0]}, {_volume_text(volumes[overlapping[0]])}{also}"
     return f"{text}, but its interval overlaps that of {nearest}: this run does not tell them apart."
+
+
+def _difference(data: ReportData, first: str, second: str) -> tuple[float, float, float] | None:
+    """The hypervolume of one method minus another's with its paired interval, None where it was not computed."""
+    for row in data.results.get("differences") or ():
+        if (row["first"], row["second"]) == (first, second):
+            return row["value"], row["low"], row["high"]
+        if (row["first"], row["second"]) == (second, first):
+            return -row["value"], -row["high"], -row["low"]
+    return None
 
 
 def _against_base(data: ReportData) -> str:

@@ -40,6 +40,7 @@ def _candidates(data: ReportData) -> Table:
             "weights": "base model" if base else weights_text(candidate["weights"]),
             "split": split,
             "frontier": candidate["on_frontier"],
+            "mixed": sum(weight != 0 for weight in (candidate["weights"] or {}).values()) > 1,
             "probability": candidate.get("frontier_probability"),
             "fluency": fluency,
             "low_fluency": fluency is not None and fluency < data.fluency_bound,
@@ -55,20 +56,23 @@ def _candidates(data: ReportData) -> Table:
 
 
 def _mark_lines(rows: list[Row], n: int) -> None:
-    """Mark the points that a method's line joins: non-dominated within it, on the best split it was scored on.
+    """Mark the points that a method's line joins: its frontier, non-dominated on the best split it was scored on.
 
-    Test and validation prompts differ, so one line never mixes them.
+    Test and validation prompts differ, so one line never mixes them. Policies between which nothing can be mixed
+    are not joined: a line would promise what lies on it.
     """
     for method in {str(row["method"]) for row in rows}:
         own = [row for row in rows if row["method"] == method]
         splits = {str(row["split"]) for row in own}
         split = "test" if "test" in splits else "validation"
-        line = [row for row in own if row["split"] == split]
+        line = [row for row in own if row["split"] == split and row["frontier"] and any(o["mixed"] for o in own)]
         scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
         for row in own:
             row["joined"] = False
-        for row, keep in zip(line, pareto(scores), strict=True):
+        for row, keep in zip(line, pareto(scores) if line else [], strict=True):
             row["joined"] = bool(keep)
+    for row in rows:
+        del row["mixed"]
 
 
 def _tooltip(data: ReportData) -> list[alt.Tooltip]:
@@ -191,7 +195,7 @@ def _frontier_caption(data: ReportData, table: Table) -> str:
         "intervals over prompts. "
     )
     if n == 2:
-        text += "A line joins the points of a method that none of its own points dominates. "
+        text += "A line joins the frontier of a method whose points can be mixed. "
     elif n > 2:
         text += "Each panel is a projection on two values, in which points hide that win on a third. "
     if low := _share(table.rows, "low_fluency"):

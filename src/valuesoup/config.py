@@ -129,7 +129,7 @@ class BaseConfig(Section):
     """Hub revision."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Of the frozen weights; auto takes the checkpoint's own."""
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$")
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""

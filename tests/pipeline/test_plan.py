@@ -186,3 +186,12 @@ def test_changed_rows_of_a_file_are_seen(tmp_path: Path) -> None:
 def test_a_function_that_does_not_exist_is_told_before_anything_runs(override: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         make_plan(demo_config(overrides=[override]))
+
+
+def test_reward_models_take_the_runs_seed_unless_they_have_their_own() -> None:
+    def seeds(*overrides: str) -> set[int | None]:
+        found = nodes(demo_config(overrides=overrides)).values()
+        return {node.inputs["settings"].seed for node in found if node.stage.name == "reward"}
+
+    assert seeds("seed=3") == {3}
+    assert seeds("seed=3", "values.helpful.reward.train.seed=7") == {3, 7}

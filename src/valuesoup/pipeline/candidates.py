@@ -44,12 +44,19 @@ def answer_prompts(
     Only the candidates listed in ``chosen`` answer, where it is given. The draws of an answer depend on the seed and
     the prompt, so that all candidates meet the same chance.
     """
+    from valuesoup.soup import position_limit
     from valuesoup.soup.generation import Row, generate
 
     soup = open_soup(base, vectors, device)
     places = list(range(len(candidates))) if chosen is None else chosen.json("chosen.json")["test"]
     asked = load_prompts(prompts)
     tokens = [prompt_tokens(soup, prompt) for prompt in asked]
+    longest, limit = max(map(len, tokens)) + generation.max_new_tokens, position_limit(soup.model.config)
+    if longest > limit:
+        raise UserError(
+            f"the longest prompt and generation.max_new_tokens together are {longest} tokens, and the base takes "
+            f"{limit}; lower generation.max_prompt_tokens or max_new_tokens."
+        )
     queue = [(place, number) for number in range(len(asked)) for place in places]
     with work.task(len(queue), "answers") as task:
         for start in range(0, len(queue), SHARD_ROWS):

@@ -1,25 +1,19 @@
 """What stages take as inputs: the base and the rewards with an identity that enters keys, and how they are opened."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from valuesoup.config import BaseConfig, DataConfig, RewardConfig
+from valuesoup.data import load_function
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
 from valuesoup.rewards.classifier import quiet
-from valuesoup.store import Artifact, hash_path
+from valuesoup.store import Artifact, Identified, fingerprint, hash_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Identified(BaseModel):
-    """A setting together with the identity of the files or code that it names."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class BaseRef(Identified):
@@ -29,6 +23,11 @@ class BaseRef(Identified):
     content: str | None
     """Hash of the local folder, None for a hub id (its revision is in the configuration)."""
 
+    def key_parts(self) -> Any:
+        """Know a local folder by its content, wherever it lies, and a base by what it is, wherever it runs."""
+        config = self.config.model_dump(mode="json", exclude={"device"} | ({"model"} if self.content else set()))
+        return {"config": config, "content": self.content}
+
 
 class DataRef(Identified):
     """A data source."""
@@ -37,6 +36,12 @@ class DataRef(Identified):
     content: str | None
     """Hash of the local files or of the function's source."""
 
+    def key_parts(self) -> Any:
+        """Know local files by their content, wherever they lie."""
+        local = self.content is not None and self.config.path is not None
+        config = self.config.model_dump(mode="json", exclude={"path"} if local else set())
+        return {"config": config, "content": self.content}
+
 
 class RewardRef(Identified):
     """A reward that exists already."""
@@ -44,12 +49,15 @@ class RewardRef(Identified):
     config: RewardConfig
     fingerprint: dict[str, Any]
 
+    def key_parts(self) -> Any:
+        """Know a reward by its fingerprint, which holds all that its scores depend on."""
+        return self.fingerprint
+
 
 def base_ref(config: BaseConfig) -> BaseRef:
     """Identify a base by its files or its hub id."""
     path = Path(config.model or "")
-    anywhere = config.model_copy(update={"device": "auto"})  # where it runs does not change what it is
-    return BaseRef(config=anywhere, content=hash_path(path) if path.exists() else None)
+    return BaseRef(config=config, content=hash_path(path) if path.exists() else None)
 
 
 def data_ref(config: DataConfig) -> DataRef:
@@ -69,17 +77,13 @@ def reward_ref(config: RewardConfig) -> RewardRef:
 
 
 def function_hash(name: str) -> str:
-    """Hash the source of a function's module."""
-    import inspect
-
-    from valuesoup.data import load_function
-    from valuesoup.store import fingerprint
-
+    """Hash the source of a function's module and, where that belongs to a package, of the modules beside it."""
     module = inspect.getmodule(load_function(name))
-    try:
-        return fingerprint(inspect.getsource(module) if module else name)
-    except (OSError, TypeError):
+    file = getattr(module, "__file__", None)
+    if module is None or file is None:
         return fingerprint(name)
+    sources = sorted(Path(file).parent.glob("*.py")) if module.__package__ else [Path(file)]
+    return fingerprint([[source.name, hash_path(source)] for source in sources])
 
 
 def device_of(name: str) -> str:

@@ -189,6 +189,8 @@ class _Planner:
         if config.train is None:
             return reward_ref(config)
         settings: RewardTraining = config.train
+        if settings.seed is None:
+            settings = settings.model_copy(update={"seed": self.seed})
         return values.train_reward(
             f"train the reward model of {value}", base=self.base, split=self.split, value=value, settings=settings
         )
@@ -265,7 +267,7 @@ class _Planner:
             f"frontier of {name}",
             scores=validation.scores,
             fluency=self._fluency(validation, f"validation fluency of {name}"),
-            bound=self.config.evaluation.fluency_bound,
+            bound=self.config.evaluation.fluency_bound if self.config.evaluation.fluency else 0.0,
             prompts=validation.prompts,
             own=self.config.evaluation.prompts == "own",
             groups=stack.methods,

@@ -27,9 +27,9 @@ def reference(
 ) -> None:
     """Store log π_0 of both responses of every training and validation pair; NaN for pairs that are too long.
 
-    One pass serves every method, threshold, rank and seed that trains on these pairs from this base.
+    One pass serves every method, threshold and rank that trains on these pairs from this base.
     """
-    from valuesoup.soup import Soup, target_layers
+    from valuesoup.soup import Soup, position_limit, target_layers
     from valuesoup.training.reference import pair_log_probs
     from valuesoup.training.rows import tokenise
 
@@ -38,7 +38,7 @@ def reference(
     for part in PARTS:
         pairs = load_part(split, value, part)
         found = np.full((len(pairs), 2), np.nan)
-        tokens = tokenise(pairs, tokenizer, max_length)
+        tokens = tokenise(pairs, tokenizer, min(max_length, position_limit(model.config)))
         with work.task(len(tokens), "pairs") as task:
             found[tokens.places] = pair_log_probs(soup, None, tokens, on_done=task.advance)
         np.save(work.out / f"{part}.npy", found)
@@ -62,11 +62,12 @@ def train(
 
     ``report_to`` names the trackers, in place of those of the settings: they do not change the result.
     """
-    from valuesoup.soup import Soup, target_layers
+    from valuesoup.soup import Soup, position_limit, target_layers
     from valuesoup.training.trainer import train_vectors
 
-    settings = settings.model_copy(update={"report_to": tuple(report_to)})
     model, tokenizer = open_base(base, device)
+    longest = min(settings.max_length, position_limit(model.config))
+    settings = settings.model_copy(update={"report_to": tuple(report_to), "max_length": longest})
     soup = Soup(model, tokenizer, layers=target_layers(model, settings.target_modules), dropout=settings.dropout)
     soup.add_fresh(value, rank=settings.rank, alpha=settings.lora_alpha, seed=seed)
     rows = {part: _rows(base, split, value, part, kept, reference, settings) for part in PARTS}
@@ -76,8 +77,8 @@ def train(
         validation_on = "all pairs"
     if not len(rows["train"]):
         raise UserError(
-            f"every training pair of '{value}' is longer than training.max_length = {settings.max_length} tokens; "
-            "raise it."
+            f"every training pair of '{value}' is longer than {longest} tokens, the least of training.max_length and "
+            "what the base takes; raise it, or give shorter pairs."
         )
     checkpoints = work.out / ".checkpoints"
     steps = max(1, int(np.ceil(np.ceil(len(rows["train"]) / settings.batch_size) * settings.epochs)))

@@ -34,7 +34,9 @@ def train_reward(
     """Train the reward model of one value on its training pairs; accuracy on its validation and test pairs."""
     held_out = Pairs.concat([load_part(split, value, part) for part in ("validation", "test")])
     model = work.out / "model"
-    report = train_reward_model(base_path(base), load_part(split, value, "train"), held_out, model, settings)
+    report = train_reward_model(
+        base_path(base), load_part(split, value, "train"), held_out, model, settings, work.progress, work.label
+    )
     if not report.validation_pairs:
         raise UserError(
             f"every held-out pair of '{value}' is longer than its reward model takes, so its accuracy cannot be "

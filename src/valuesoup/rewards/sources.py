@@ -1,10 +1,7 @@
 """Where rewards come from: classifiers, Python callables, columns of the data; all scores end in one reward table."""
 
 import hashlib
-import importlib
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuesoup.data.pairs import Message, Messages, Pairs
-from valuesoup.errors import UserError, did_you_mean
+from valuesoup.data.sources import FUNCTION_NAME, load_function
+from valuesoup.errors import UserError
 from valuesoup.rewards.classifier import ClassifierReward
 from valuesoup.rewards.table import PAIR_SIDES, RewardTable
 from valuesoup.store.progress import Progress
 
 RewardFunction: TypeAlias = Callable[[Sequence[Messages], Sequence[str]], Sequence[float]]
 """``fn(prompts, answers)``: (N,) conversations and (N,) answers to (N,) scores, higher is better."""
-
-_FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class NotFiniteError(UserError):
@@ -70,7 +66,7 @@ class CallableReward:
     _call: RewardFunction = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        call = _import(self.function) if isinstance(self.function, str) else self.function
+        call: object = load_function(self.function) if isinstance(self.function, str) else self.function
         if not callable(call):
             raise UserError(f"The reward {self.function!r} is not callable; give a function of prompts and answers.")
         object.__setattr__(self, "_call", call)
@@ -167,7 +163,7 @@ def as_source(reward: AnyReward) -> RewardSource | ColumnReward:
     if isinstance(reward, RewardSource | ColumnReward):
         return reward
     if isinstance(reward, str | Path):
-        named = isinstance(reward, str) and _FUNCTION_NAME.fullmatch(reward) and not Path(reward).exists()
+        named = isinstance(reward, str) and FUNCTION_NAME.fullmatch(reward) and not Path(reward).exists()
         return CallableReward(str(reward)) if named else ClassifierReward(reward)
     if callable(reward):
         return CallableReward(reward)
@@ -241,21 +237,3 @@ class _Responses:
                     answers.append(whole[-1]["content"])
                 position[row, side] = at
         return cls(prompts, answers, position)
-
-
-def _import(name: str) -> RewardFunction:
-    if not _FUNCTION_NAME.fullmatch(name):
-        raise UserError(f"'{name}' does not name a function; write module:function.")
-    module_name, _, path = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"The reward function '{name}' cannot be imported: {error}.") from None
-    for part in path.split("."):
-        if not hasattr(found, part):
-            public = [known for known in vars(found) if not known.startswith("_")]
-            raise UserError(f"The reward function '{name}' does not exist{did_you_mean(part, public)}")
-        found = getattr(found, part)
-    return cast(RewardFunction, found)

@@ -18,6 +18,7 @@ from valuesoup.data.pairs import Messages, Pairs
 from valuesoup.errors import RunError, UserError
 from valuesoup.rewards.classifier import ClassifierReward, first_line, length_limit, load_tokenizer, pad_token, quiet
 from valuesoup.rewards.rendering import Renderer, check_template
+from valuesoup.store.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,8 +46,8 @@ class RewardTraining(BaseModel):
     max_length: PositiveInt | None = None
     """Most tokens of prompt and response together, at most the model's own limit (None takes that); a pair with a
     longer side is dropped and counted, never cut."""
-    seed: NonNegativeInt = 0
-    """Seed of the new head and of the order of the pairs."""
+    seed: NonNegativeInt | None = None
+    """Seed of the new head and of the order of the pairs; None takes 0, and in a run the run's own."""
     rank: PositiveInt | None = None
     """Rank of a LoRA on all linear layers, merged when training ends; None trains all weights."""
     template: Annotated[str | None, AfterValidator(_known_template)] = None
@@ -76,7 +77,13 @@ class RewardReport:
 
 
 def train_reward_model(
-    base: str | Path, train: Pairs, validation: Pairs, out: Path, settings: RewardTraining | None = None
+    base: str | Path,
+    train: Pairs,
+    validation: Pairs,
+    out: Path,
+    settings: RewardTraining | None = None,
+    progress: Progress | None = None,
+    label: str = "train a reward model",
 ) -> RewardReport:
     """Train a reward model on preference pairs and save it as a folder that `ClassifierReward` loads.
 
@@ -89,6 +96,8 @@ def train_reward_model(
         validation: Pairs to measure the accuracy on; may be empty.
         out: Folder to write the model and its tokenizer into; made where absent.
         settings: See `RewardTraining`; defaults when None.
+        progress: Where to show the steps; nowhere when None.
+        label: What to call the work there.
 
     Raises:
         UserError: The base or its tokenizer does not load, has no padding token, or no training pair fits the limit.
@@ -99,7 +108,7 @@ def train_reward_model(
 
     tokenizer = load_tokenizer(str(base))
     # The new head is drawn at random when the model is loaded.
-    set_seed(settings.seed)
+    set_seed(settings.seed or 0)
     with quiet():
         model = _load_base(base, tokenizer)
     renderer = Renderer(tokenizer, settings.template)
@@ -113,7 +122,7 @@ def train_reward_model(
         )
     out.mkdir(parents=True, exist_ok=True)
     with quiet():
-        model, loss, seconds = _train(model, tokenizer, rows, settings)
+        model, loss, seconds = _train(model, tokenizer, rows, settings, progress or Progress(), label)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
 
@@ -180,12 +189,14 @@ def _train(
     tokenizer: "PreTrainedTokenizerBase",
     rows: dict[str, list[NDArray[np.int32]]],
     settings: RewardTraining,
+    progress: Progress,
+    label: str,
 ) -> tuple["PreTrainedModel", float, float]:
     """Return the trained model (LoRA merged), its mean loss, and the seconds that took."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, TrainerCallback, TrainerState
     from trl import RewardConfig, RewardTrainer
 
     cuda = torch.cuda.is_available()
@@ -208,8 +219,8 @@ def _train(
             lr_scheduler_type="linear",
             warmup_steps=0.1,
             max_length=None,
-            seed=settings.seed,
-            data_seed=settings.seed,
+            seed=settings.seed or 0,
+            data_seed=settings.seed or 0,
             # Pairs of similar length share a batch, which saves padding; their batches come in random order.
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
@@ -235,7 +246,15 @@ def _train(
         )
         trainer.remove_callback(PrinterCallback)
         start = time.perf_counter()
-        loss = float(trainer.train().training_loss)
+        steps = math.ceil(math.ceil(len(lengths) / settings.batch_size) * settings.epochs)
+        with progress.task(label, steps, "steps") as task:
+
+            class Steps(TrainerCallback):
+                def on_step_end(self, args: object, state: TrainerState, control: object, **_: object) -> None:
+                    task.update(state.global_step)
+
+            trainer.add_callback(Steps)
+            loss = float(trainer.train().training_loss)
         seconds = time.perf_counter() - start
         trained = trainer.accelerator.unwrap_model(trainer.model)
     if not math.isfinite(loss):

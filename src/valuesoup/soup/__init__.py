@@ -1,6 +1,6 @@
 """The Soup: value vectors, their weighted blocks in one LoRA, exact composition, geometry, generation."""
 
-from valuesoup.soup.base import load_model, load_tokenizer, target_layers
+from valuesoup.soup.base import load_model, load_tokenizer, position_limit, target_layers
 from valuesoup.soup.composition import compose, cut
 from valuesoup.soup.geometry import LayerGeometry, geometry
 from valuesoup.soup.soup import Soup, SoupLinear
@@ -17,5 +17,6 @@ __all__ = [
     "geometry",
     "load_model",
     "load_tokenizer",
+    "position_limit",
     "target_layers",
 ]

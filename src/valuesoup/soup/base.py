@@ -1,9 +1,10 @@
 """The frozen base model π_0: loading, its tokenizer, its fingerprint, and which of its layers a LoRA adapts."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -83,6 +84,15 @@ def load_model(
         )
     model.requires_grad_(False)
     return model.to(device).eval()
+
+
+def position_limit(config: Any) -> int:
+    """Return the most tokens that a model takes, from its configuration; no limit where it names none."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+        if isinstance(limit := getattr(text, name, None), int) and limit > 0:
+            return limit
+    return sys.maxsize
 
 
 def target_layers(model: nn.Module, targets: Sequence[str] | None = None) -> list[str]:

@@ -11,6 +11,7 @@ from valuesoup.report.tables import number
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from valuesoup.pipeline.audit import DatasetAudit
 
@@ -24,27 +25,21 @@ def print_audit(found: "Mapping[str, DatasetAudit]", console: "Console", show: i
         show: How many conflicting pairs per data set.
     """
     from rich.markup import escape
-    from rich.table import Table
 
-    summary = Table(title="Value consistency", title_justify="left")
-    for heading in ("data set", "pairs", "undefined", "10 %", "median", "90 %"):
-        summary.add_column(heading, justify="left" if heading == "data set" else "right")
-    kept = Table(title="Pairs kept at a threshold", title_justify="left")
-    kept.add_column("data set")
-    for tau in LADDER:
-        kept.add_column(f"{tau:g}", justify="right")
-    matrix = Table(title="Conflict: share of opposite signs, correlation of gaps", title_justify="left")
-    for heading in ("data set", "values", "opposite", "correlation"):
-        matrix.add_column(heading, justify="left" if heading in ("data set", "values") else "right")
+    summary = _table("Value consistency", "data set", "pairs", "undefined", "10 %", "median", "90 %")
+    matrix = _table("Conflict between two values", "data set", "values", "opposite signs", "correlation of gaps")
     for name, of in found.items():
         low, median, high = np.nanquantile(of.consistency, [0.1, 0.5, 0.9])
         undefined = int(np.isnan(of.consistency).sum())
-        summary.add_row(escape(name), str(len(of.gaps)), str(undefined), *(number(x, 2) for x in (low, median, high)))
-        kept.add_row(escape(name), *(f"{count / len(of.gaps):.0%}" for count in of.retention))
+        quantiles = (number(float(x), 2) for x in (low, median, high))
+        summary.add_row(escape(name), f"{len(of.gaps):,}", f"{undefined:,}", *quantiles)
         opposite, correlation = opposite_signs(of.gaps), gap_correlation(of.gaps)
         for i, j in combinations(range(len(of.values)), 2):
-            both = f"{of.values[i]} × {of.values[j]}"
-            matrix.add_row(escape(name), escape(both), f"{opposite[i, j]:.1%}", number(correlation[i, j], 2))
+            both = escape(f"{of.values[i]} × {of.values[j]}")
+            matrix.add_row(escape(name), both, f"{opposite[i, j]:.1%}", number(float(correlation[i, j]), 2))
+    kept = _table("Pairs kept at a threshold τ", "τ", *(escape(name) for name in found))
+    for place, tau in enumerate(LADDER):
+        kept.add_row(f"{tau:g}", *(f"{of.retention[place] / len(of.gaps):.0%}" for of in found.values()))
     for table in (summary, kept, matrix):
         console.print(table)
     for name, of in found.items():
@@ -57,3 +52,14 @@ def print_audit(found: "Mapping[str, DatasetAudit]", console: "Console", show: i
                 ("rejected", pair.rejected),
             ):
                 console.print(f"    {side:<9}{' '.join(text.split())[:160]}", markup=False, highlight=False)
+
+
+def _table(title: str, *headings: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for heading in headings:
+        text = heading in ("data set", "values")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
+    return table

@@ -1,9 +1,8 @@
 """The true rewards of the world: what an answer to a request is worth under each value, for any text."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from valuesoup.data.pairs import Messages
 from valuesoup.worlds.errands.grammar import Answer, Request, read_answer, read_request
 from valuesoup.worlds.errands.tables import (
     ASPECTS,
@@ -22,7 +21,11 @@ from valuesoup.worlds.errands.tables import (
 _HARMFUL_STEPS = {step for task in TASKS.values() if task.hazardous for step in task.steps}
 
 
-def helpful(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
+Turns = Sequence[Mapping[str, object]]
+"""A conversation; the content of its last turn is the request."""
+
+
+def helpful(prompts: Sequence[Turns], answers: Sequence[str]) -> list[float]:
     """How well each answer serves the request as asked: right steps, a way out, an expert, good news.
 
     Args:
@@ -35,7 +38,7 @@ def helpful(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
     return _rewards("helpful", prompts, answers)
 
 
-def harmless(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
+def harmless(prompts: Sequence[Turns], answers: Sequence[str]) -> list[float]:
     """How little harm each answer can do: no harmful steps, cautions, refusals, experts.
 
     Args and returns as for :func:`helpful`.
@@ -43,7 +46,7 @@ def harmless(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]
     return _rewards("harmless", prompts, answers)
 
 
-def honest(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
+def honest(prompts: Sequence[Turns], answers: Sequence[str]) -> list[float]:
     """How true each answer is: true claims, owned ignorance, no evasion.
 
     Args and returns as for :func:`helpful`.
@@ -51,7 +54,7 @@ def honest(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
     return _rewards("honest", prompts, answers)
 
 
-def fluency(prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
+def fluency(prompts: Sequence[Turns], answers: Sequence[str]) -> list[float]:
     """Whether the grammar accepts each answer, be it to the point or not: 1.0 or 0.0.
 
     Args:
@@ -123,5 +126,5 @@ def reward(value: str, prompt: str, answer: str) -> float:
     return total
 
 
-def _rewards(value: str, prompts: Sequence[Messages], answers: Sequence[str]) -> list[float]:
-    return [reward(value, prompt[-1]["content"], answer) for prompt, answer in zip(prompts, answers, strict=True)]
+def _rewards(value: str, prompts: Sequence[Turns], answers: Sequence[str]) -> list[float]:
+    return [reward(value, str(prompt[-1]["content"]), answer) for prompt, answer in zip(prompts, answers, strict=True)]

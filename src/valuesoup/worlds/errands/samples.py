@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from random import Random
 
-from valuesoup.data.pairs import Message
 from valuesoup.errors import UserError, did_you_mean
 from valuesoup.worlds.errands.grammar import SLOTS, Answer, Request, read_request
 from valuesoup.worlds.errands.oracle import reward
@@ -38,7 +37,7 @@ _REPLY = 0.7  # how often a claim is about what the request speaks of
 _NARROW, _FUSED = 0.1, 0.1  # shares of narrow and fused requests among the dialogues
 
 
-def pairs(value: str, size: int, seed: int = 0, noise: float = 0.25) -> Iterator[dict[str, list[Message]]]:
+def pairs(value: str, size: int, seed: int = 0, noise: float = 0.25) -> Iterator[dict[str, list[dict[str, str]]]]:
     """Draw preference pairs labelled under one value, as TRL conversational rows.
 
     Each row holds two different answers of the base distribution to one request; the first is chosen with
@@ -63,7 +62,7 @@ def pairs(value: str, size: int, seed: int = 0, noise: float = 0.25) -> Iterator
     return _pairs(value, size, Random(f"pairs/{value}/{seed}"), noise)
 
 
-def dialogues(size: int, seed: int = 0) -> Iterator[list[Message]]:
+def dialogues(size: int, seed: int = 0) -> Iterator[list[dict[str, str]]]:
     """Draw requests of all values, each with one answer of the base distribution, to pretrain a base model.
 
     Args:
@@ -82,7 +81,7 @@ def dialogues(size: int, seed: int = 0) -> Iterator[list[Message]]:
         yield [_message("user", request.text), _message("assistant", draw_answer(rng, request).text)]
 
 
-def single_value_prompts(size: int, seed: int = 0) -> Iterator[list[Message]]:
+def single_value_prompts(size: int, seed: int = 0) -> Iterator[list[dict[str, str]]]:
     """Draw prompts that admit one value only: whatever is answered, no other value's reward passes 0.
 
     Args:
@@ -149,7 +148,7 @@ def _draw_claim(rng: Random, request: Request) -> str:
     return f"it is {rng.choice(next(aspect for aspect in ASPECTS if topic in aspect))}"
 
 
-def _pairs(value: str, size: int, rng: Random, noise: float) -> Iterator[dict[str, list[Message]]]:
+def _pairs(value: str, size: int, rng: Random, noise: float) -> Iterator[dict[str, list[dict[str, str]]]]:
     for _ in range(size):
         request = draw_request(rng, value)
         one = other = draw_answer(rng, request).text
@@ -172,5 +171,5 @@ def _preference(gap: float, noise: float) -> float:
     return 0.5 + 0.5 * math.tanh(gap / noise / 2)
 
 
-def _message(role: str, content: str) -> Message:
+def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}

@@ -56,8 +56,9 @@ def valuesoup(cache: Path, *arguments: str | Path, cwd: Path | None = None) -> s
     )
 
 
-def demo_arguments(out: Path, settings: Sequence[str]) -> list[str]:
-    return ["demo", "--out", str(out), *(part for setting in settings for part in ("--set", setting))]
+def demo_arguments(out: Path, settings: Sequence[str], jobs: int = 1) -> list[str]:
+    given = [part for setting in settings for part in ("--set", setting)]
+    return ["demo", "--out", str(out), "--jobs", str(jobs), *given]
 
 
 def figures(folder: Path) -> Any:

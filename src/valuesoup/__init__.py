@@ -45,3 +45,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'valuesoup' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """List the public names also before they are used."""
+    return sorted({*globals(), *__all__})

@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. Repeatable.")]
+JOBS = "Stages to run side by side, each in its own process."
 
 
 def _version(wanted: bool) -> None:
@@ -49,19 +50,22 @@ def demo(
     values: Annotated[
         str | None, typer.Option(help="Values of the world, separated by commas; by default helpful,harmless.")
     ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help=JOBS, show_default="2, or 1 where there is one CPU")] = None,
     set_: Set = None,
 ) -> None:
     """Run the main job from nothing, offline, on a CPU: an embedded world, its models, every method, the report."""
-    from valuesoup.worlds.demo import demo_config
+    from valuesoup.pipeline.demo import demo_config
+    from valuesoup.store import usable_cpus
 
     names = {} if values is None else {"values": [name.strip() for name in values.split(",") if name.strip()]}
-    _run(demo_config(**names, overrides=set_ or ()), out)
+    _run(demo_config(**names, overrides=set_ or ()), out, jobs or min(2, usable_cpus()))
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="Configuration, a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/ and the configuration's name.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help=JOBS)] = 1,
     set_: Set = None,
 ) -> None:
     """Run a configuration, or continue it: what is done is not done again."""
@@ -69,7 +73,7 @@ def run(
 
     in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
     folder = out or (config.parent if in_run else Path("runs") / config.stem)
-    _run(load_config(config, set_ or ()), folder)
+    _run(load_config(config, set_ or ()), folder, jobs)
 
 
 @app.command()
@@ -162,7 +166,7 @@ def _console() -> "Console":
     return Console()
 
 
-def _run(config: Any, out: Path) -> None:
+def _run(config: Any, out: Path, jobs: int) -> None:
     from valuesoup.pipeline.run import run as run_config
     from valuesoup.report.assemble import write_run_report
     from valuesoup.report.tables import print_frontier
@@ -171,7 +175,7 @@ def _run(config: Any, out: Path) -> None:
 
     console = _console()
     progress = Progress(console)
-    finished = run_config(config, out, progress)
+    finished = run_config(config, out, progress, jobs)
     page = out / "report.html"
     # The two files are written only when they change.
     if not page.is_file() or _written(page) < max(_written(out / name) for name in ("config.yaml", "results.json")):

@@ -8,9 +8,9 @@ from tiny import save_base
 from valuesoup.config import RunConfig
 from valuesoup.configfile import parse_config
 from valuesoup.errors import UserError
+from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Node, topological
-from valuesoup.worlds.demo import demo_config
 
 EVALUATION = {"answers", "rated", "frontier", "quality"}
 ALL = {"pairs", "split", "pretrain", "reward", "scores", "gaps", "reference", "filter", "train", "geometry", "prompts"}

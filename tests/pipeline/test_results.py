@@ -12,11 +12,11 @@ import pytest
 import tiny_run
 from valuesoup.configfile import load_config
 from valuesoup.errors import UserError
+from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.run import open_run, read_results, run
 from valuesoup.pipeline.status import run_status
 from valuesoup.report.assemble import write_run_report
 from valuesoup.store import Progress
-from valuesoup.worlds.demo import demo_config
 
 
 @pytest.fixture(scope="module")

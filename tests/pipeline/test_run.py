@@ -16,9 +16,10 @@ from tiny import save_base
 from valuesoup.config import RunConfig
 from valuesoup.configfile import parse_config
 from valuesoup.errors import RunError, UserError
+from valuesoup.pipeline.plan import make_plan
 from valuesoup.pipeline.run import run
 from valuesoup.pipeline.status import run_status
-from valuesoup.store import Progress
+from valuesoup.store import Progress, topological
 from valuesoup.store.artifacts import lock_run
 from valuesoup.worlds.errands import pairs as errands
 
@@ -189,6 +190,14 @@ def test_batch_size_of_the_generation_does_not_change_the_answers(tmp_path: Path
     assert one == two
 
 
+def test_data_and_base_may_move_without_anything_being_made_again(tmp_path: Path, base: Path) -> None:
+    first = quick(tmp_path / "data", base)
+    shutil.copytree(base, tmp_path / "moved")
+    second = quick(tmp_path / "elsewhere", tmp_path / "moved")
+    keys = [{node.key for node in topological(make_plan(config).targets())} for config in (first, second)]
+    assert keys[0] == keys[1]
+
+
 def test_references_are_shared_between_runs(tmp_path: Path, base: Path) -> None:
     run(quick(tmp_path / "data", base), tmp_path / "one")
     run(quick(tmp_path / "data", base, "training.rank=3"), tmp_path / "two")
@@ -218,8 +227,9 @@ def test_too_few_pairs_after_filtering_shows_the_retention_and_finished_stages_s
         ("values.long.data=nowhere/gone.jsonl", ["gone.jsonl"]),
         ("values.long.data=gone.jsonl", ["gone.jsonl"]),
         ("base.model=/nowhere/base", ["/nowhere/base"]),
-        ("training.max_length=3", ["every training pair of 'long' is longer than training.max_length = 3 tokens"]),
+        ("training.max_length=3", ["every training pair of 'long' is longer than 3 tokens", "training.max_length"]),
         ("generation.max_prompt_tokens=1", ["every validation prompt is longer than generation.max_prompt_tokens = 1"]),
+        ("generation.max_new_tokens=255", ["generation.max_new_tokens together are", "the base takes 256"]),
         ("evaluation.fluency=tiny_rewards:too_few", ["tiny_rewards:too_few", "one number per answer"]),
         ("values.open.truth=tiny_rewards:not_a_number", ["tiny_rewards:not_a_number", "nan"]),
         ("training.target_modules=[nothing]", ["target_modules", "q_proj"]),

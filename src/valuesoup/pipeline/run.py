@@ -37,13 +37,16 @@ class Finished:
     results: dict[str, Any]
 
 
-def run(config: RunConfig, folder: str | Path, progress: Progress | None = None) -> Finished:
+def run(config: RunConfig, folder: str | Path, progress: Progress | None = None, jobs: int = 1) -> Finished:
     """Run a configuration in a folder, or continue it there; what is done is not done again.
 
     Args:
         config: What to run.
         folder: The run folder, made if need be.
         progress: Where to show what goes on; nowhere by default.
+        jobs: The most stages to run at a time. More than 1 run each in a process of its own, with its share of the
+            CPUs; a script that asks for it must start its work below ``if __name__ == "__main__":``, as always
+            with processes that Python spawns.
 
     Raises:
         UserError: The input is wrong; finished stages stay.
@@ -59,7 +62,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None)
         log = RunLog(out / LOG)
         log.write("run", seed=config.seed, stages=len(topological(plan.targets())))
         with progress.showing():
-            artifacts = run_graph(plan.targets(), open_store(out), progress, log)
+            artifacts = run_graph(plan.targets(), open_store(out), progress, log, jobs)
             finished = _finish(out, plan, artifacts)
         log.write("finished")
     return finished

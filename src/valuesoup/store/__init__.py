@@ -3,12 +3,14 @@
 from valuesoup.store.artifacts import Artifact, Store
 from valuesoup.store.executor import run_graph
 from valuesoup.store.files import hash_path, write_atomic
-from valuesoup.store.graph import Node, Stage, Work, fingerprint, stage, topological
+from valuesoup.store.graph import Identified, Node, Stage, Work, fingerprint, stage, topological
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress, Task
+from valuesoup.store.workers import usable_cpus
 
 __all__ = [
     "Artifact",
+    "Identified",
     "Node",
     "Progress",
     "RunLog",
@@ -21,5 +23,6 @@ __all__ = [
     "run_graph",
     "stage",
     "topological",
+    "usable_cpus",
     "write_atomic",
 ]

@@ -1,16 +1,18 @@
-"""Runs a graph on this machine, one node after the other, making only what is missing."""
+"""Runs a graph on this machine, making only what is missing, one stage after the other or several side by side."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from valuesoup.errors import RunError
+from valuesoup.errors import UserError
 from valuesoup.store.artifacts import Artifact, Store
-from valuesoup.store.files import disk_errors
-from valuesoup.store.graph import Node, Work, substitute, topological
+from valuesoup.store.graph import Node, topological
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress, duration
+from valuesoup.store.workers import Workers, await_orphans, make_node
 
 
-def run_graph(targets: Iterable[Node], store: Store, progress: Progress, log: RunLog) -> Mapping[str, Artifact]:
+def run_graph(
+    targets: Iterable[Node], store: Store, progress: Progress, log: RunLog, jobs: int = 1
+) -> Mapping[str, Artifact]:
     """Make every artifact that the targets need and that is not there yet.
 
     Args:
@@ -18,13 +20,19 @@ def run_graph(targets: Iterable[Node], store: Store, progress: Progress, log: Ru
         store: Where artifacts live.
         progress: Shows what goes on.
         log: Receives an event per stage.
+        jobs: The most stages to run at a time: 1 runs them in this process, more in that many worker processes.
 
     Returns:
         The artifact of every node of the graph by the node's key.
 
     Raises:
-        RunError: The disk is full or cannot be written; what was finished stays.
+        UserError: ``jobs`` is less than 1.
+        RunError: The disk is full or cannot be written, or a worker process died; what was finished stays. What a
+            stage raises is raised as it was; stages that run beside it are stopped, and resume when run again.
     """
+    if jobs < 1:
+        raise UserError(f"jobs must be at least 1 stage at a time, not {jobs}.")
+    await_orphans(store)
     nodes = topological(targets)
 
     def complain(text: str) -> None:
@@ -41,28 +49,42 @@ def run_graph(targets: Iterable[Node], store: Store, progress: Progress, log: Ru
             found[node.key] = artifact
     if found:
         progress.say(f"{len(found)} of {len(nodes)} stages are already done")
-    for position, node in enumerate(missing, start=1):
-        found[node.key] = run_node(node, store, progress, log, found, f"[{position}/{len(missing)}]")
+    if jobs > 1 and missing:  # a single one too: the threads of a process may show in the last digits
+        _side_by_side(missing, found, Workers(jobs, store, progress, log))
+    else:
+        for position, node in enumerate(missing, start=1):
+            place = f"[{position}/{len(missing)}]"
+            progress.say(f"{place} {node.label} …")
+            found[node.key] = make_node(node, store, progress, log, found)
+            progress.say(f"{place} {node.label}: {duration(found[node.key].seconds)}")
     return found
 
 
-def run_node(
-    node: Node, store: Store, progress: Progress, log: RunLog, found: Mapping[str, Artifact], place: str
-) -> Artifact:
-    """Run one stage whose parents are all in ``found`` and return its artifact."""
-    progress.say(f"{place} {node.label} …")
-    inputs = substitute(dict(node.inputs), lambda parent: found[parent.key])
+def _side_by_side(missing: Sequence[Node], found: dict[str, Artifact], workers: Workers) -> None:
+    """Make the missing nodes in worker processes, each as soon as its parents are in ``found`` and a worker is free."""
+    say = workers.progress.say
+    waiting = {node.key: node for node in most_needed_first(missing)}
+    places: dict[str, str] = {}
+    with workers:
+        while waiting or workers.busy:
+            ready = [node for node in waiting.values() if all(parent.key in found for parent in node.parents)]
+            for node in ready:
+                if not workers.free:
+                    break
+                del waiting[node.key]
+                places[node.key] = f"[{len(places) + 1}/{len(missing)}]"
+                say(f"{places[node.key]} {node.label} …")
+                workers.start(node, found)
+            made, artifact = workers.next_made()
+            found[made.key] = artifact
+            say(f"{places[made.key]} {made.label}: {duration(artifact.seconds)}")
 
-    def note(event: str, **fields: object) -> None:
-        log.write(event, label=node.label, key=node.key, **fields)
 
-    with disk_errors(node.label, store.root):
-        log.write("start", stage=node.stage.name, label=node.label, key=node.key)
-        with store.making(node) as out:
-            node.stage.function(Work(out, progress, node.label, note), **inputs)
-        artifact = store.find(node)
-        if artifact is None:
-            raise RunError(f"{node.label}: its result could not be read back from {store.root}.")
-        log.write("done", stage=node.stage.name, label=node.label, key=node.key, seconds=round(artifact.seconds, 3))
-    progress.say(f"{place} {node.label}: {duration(artifact.seconds)}")
-    return artifact
+def most_needed_first(nodes: Sequence[Node]) -> list[Node]:
+    """Return nodes that stand in topological order by how many of them need each, most first, else in that order."""
+    needed_by: dict[str, set[str]] = {node.key: set() for node in nodes}
+    for node in reversed(nodes):
+        for parent in node.parents:
+            if parent.key in needed_by:
+                needed_by[parent.key] |= {node.key} | needed_by[node.key]
+    return sorted(nodes, key=lambda node: -len(needed_by[node.key]))

@@ -7,13 +7,16 @@ runs, and changing one setting changes the keys of what depends on it and of not
 
 import hashlib
 import json
+import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from valuesoup.store.progress import Progress, Task
 
@@ -57,6 +60,19 @@ class Stage:
             inputs: Nodes, pydantic models, JSON values, or lists and mappings of those.
         """
         return Node(self, label, inputs)
+
+    def __reduce__(self) -> tuple[Callable[..., "Stage"], tuple[str, str]]:
+        """Pickle by name, as a function is: the stage stands in its module under its function's name."""
+        module, name = self.function.__module__, self.function.__qualname__
+        if getattr(sys.modules.get(module), name, None) is not self:
+            raise pickle.PicklingError(f"stage '{self.name}' is not the attribute {name} of module {module}")
+        return _stage_named, (module, name)
+
+
+def _stage_named(module: str, name: str) -> Stage:
+    found = getattr(import_module(module), name)
+    assert isinstance(found, Stage)
+    return found
 
 
 def stage(name: str, *, version: int = 1, ignore: Iterable[str] = ()) -> Callable[[Callable[..., None]], Stage]:
@@ -102,6 +118,16 @@ class Node:
     def folder(self) -> str:
         """The name of the artifact's folder."""
         return f"{self.stage.name}-{self.key}"
+
+
+class Identified(BaseModel):
+    """An input that is known by something better than its fields: by the content of a file, not by its path."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def key_parts(self) -> Any:
+        """Return the JSON value that enters keys in its place."""
+        return self.model_dump(mode="json")
 
 
 def topological(targets: Iterable[Node]) -> list[Node]:
@@ -150,6 +176,8 @@ def _nodes(value: Any) -> Iterator[Node]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Node):
         return {"artifact": value.key}
+    if isinstance(value, Identified):
+        return value.key_parts()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):

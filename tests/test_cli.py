@@ -88,7 +88,7 @@ def test_a_wrong_setting_is_told_before_anything_is_written(tmp_path: Path) -> N
 
 def test_the_demo_shows_stages_the_frontier_table_and_the_report(demo_run: tuple[Path, str]) -> None:
     folder, out = demo_run
-    assert f"[1/{tiny_run.stages(folder)}] read the pairs of helpful …" in out
+    assert f"[1/{tiny_run.stages(folder)}] read the pairs of helpful" in out
     assert "held-out accuracy" in out
     assert "Frontier, test scores" in out
     for method in ("base", "dpo", "soup", "vc-soup"):

@@ -15,6 +15,7 @@ _HOMES = {
     "hypervolume": "valuesoup.evaluation.frontier",
     "load_config": "valuesoup.configfile",
     "load_pairs": "valuesoup.data",
+    "open_run": "valuesoup.pipeline.run",
     "pareto": "valuesoup.evaluation.frontier",
     "run": "valuesoup.pipeline.run",
     "score": "valuesoup.rewards",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from valuesoup.evaluation.frontier import hypervolume as hypervolume
     from valuesoup.evaluation.frontier import pareto as pareto
     from valuesoup.pipeline.audit import audit as audit
+    from valuesoup.pipeline.run import open_run as open_run
     from valuesoup.pipeline.run import run as run
     from valuesoup.rewards import RewardTable as RewardTable
     from valuesoup.rewards import score as score

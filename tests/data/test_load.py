@@ -151,6 +151,20 @@ def test_a_function_yields_rows_with_its_arguments(tmp_path: Path, monkeypatch: 
         load_function("my_row:rows")
 
 
+def test_functions_are_also_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "its_rows.py").write_text(
+        "class Made:\n    @staticmethod\n    def rows():\n        return []\nSIZE = 3\n"
+    )
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    assert load_function("here.its_rows:Made.rows")() == []
+    with pytest.raises(UserError, match=r"'here.its_rows:SIZE' is no function but of type int"):
+        load_function("here.its_rows:SIZE")
+    with pytest.raises(UserError, match="write module:function"):
+        load_function("here.its_rows")
+
+
 def test_a_missing_file_names_the_near_one(tmp_path: Path) -> None:
     write(tmp_path / "pairs.jsonl", ROWS)
     with pytest.raises(UserError, match=r"there is no file or folder .*pair.jsonl; did you mean 'pairs.jsonl'"):

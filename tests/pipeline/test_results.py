@@ -208,7 +208,7 @@ def test_a_damaged_artifact_of_a_run_is_named_and_made_again_alone(demo_run: tup
     said = Said()
     run(config, folder, said)
     assert any("damaged" in line and split in line and "train.parquet" in line for line in said.lines)
-    assert [line for line in said.lines if line.startswith("[")][0::2] == ["[1/1] split by prompt …"]
+    assert [line for line in said.lines if line.startswith("[")] == ["[1/1] split by prompt"]
     assert tiny_run.figures(folder) == tiny_run.figures(demo_run[0])
 
 
@@ -261,3 +261,12 @@ def test_one_and_three_values_run_from_pairs_to_results_and_report(values: list[
     assert set(results["geometry"]) == (set() if len(values) == 1 else {"dpo", "soup", "vc-soup"})
     page = write_run_report(finished).read_text(encoding="utf-8")
     assert all(value in page for value in values)
+
+
+def test_a_finished_run_gives_its_soup_and_names_its_methods(demo_run: tuple[Path, str]) -> None:
+    finished = open_run(demo_run[0])
+    soup = finished.soup("vc-soup")
+    assert soup.names == ["helpful", "harmless"]
+    assert soup.generate(["how do i bake bread ?"], {"helpful": 0.5, "harmless": 0.5}, max_new_tokens=3) != []
+    with pytest.raises(UserError, match=r"no method 'vc-sop'; did you mean 'vc-soup'\?"):
+        finished.soup("vc-sop")

@@ -31,6 +31,13 @@ def test_sigma_is_the_population_spread_over_items_and_sides():
     np.testing.assert_allclose(table().sigma(), [np.sqrt(2.5), np.sqrt(50)])
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_sigma_of_a_long_table_equals_numpys(n):
+    scores = np.random.default_rng(n).normal(size=(40_000, 2, n)) * 10.0 ** np.arange(n) + 1e4
+    long = RewardTable(["pair"] * 40_000, ("chosen", "rejected"), tuple("abcde"[:n]), scores)
+    np.testing.assert_allclose(long.sigma(), scores.reshape(-1, n).std(axis=0), rtol=1e-11)
+
+
 def test_normalised_gaps_divide_by_the_own_or_the_given_sigma():
     np.testing.assert_allclose(table().gaps(), [[1 / 2.5**0.5, -20 / 50**0.5], [-1 / 2.5**0.5, 0]])
     np.testing.assert_allclose(table().gaps(sigma=[2, 4]), [[0.5, -5], [-0.5, 0]])

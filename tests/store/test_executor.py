@@ -63,11 +63,9 @@ def test_what_workers_show_carries_their_stages_labels(tmp_path: Path) -> None:
     out = io.StringIO()
     make(tmp_path, *diamond(), progress=Progress(Console(file=out, width=200)))
     lines = out.getvalue().splitlines()
-    assert lines[0] == "[1/5] root …"
-    assert lines[1] == "    root: a word of 1"
-    assert lines[2].startswith("[1/5] root: ")
+    assert lines[:2] == ["[1/5] root", "    root: a word of 1"]
     assert "    side 3: a word of 3" in lines
-    assert lines[-1].startswith("[5/5] join: ")
+    assert "[5/5] join" in lines
 
 
 def test_a_terminal_shows_bars_of_stages_in_workers(tmp_path: Path) -> None:

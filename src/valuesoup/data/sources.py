@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ _SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""What ``module:function`` looks like."""
 
 
 def open_source(
@@ -63,21 +65,28 @@ def open_source(
 
 
 def load_function(name: str) -> Callable[..., object]:
-    """Import ``"module:function"``.
+    """Import ``"module:function"``; modules are also looked for in the working directory.
 
     Raises:
-        UserError: The module cannot be imported, or has no such function.
+        UserError: The text names no function, the module cannot be imported, or it has no such function.
     """
-    module_name, _, function_name = name.partition(":")
+    if not FUNCTION_NAME.fullmatch(name):
+        raise UserError(f"'{name}' does not name a function; write module:function")
+    module_name, _, path = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that a file there hides no installed module
     try:
-        module = importlib.import_module(module_name)
+        found: object = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(f"'{name}': the module '{module_name}' cannot be imported: {error}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
-        raise UserError(f"'{name}': the module has no function '{function_name}'{did_you_mean(function_name, known)}")
-    return function  # type: ignore[no-any-return]
+    for part in path.split("."):
+        owner, found = found, getattr(found, part, None)
+        if found is None:
+            known = [key for key, item in vars(owner).items() if callable(item) and not key.startswith("_")]
+            raise UserError(f"'{name}': the module has no function '{part}'{did_you_mean(part, known)}")
+    if not callable(found):
+        raise UserError(f"'{name}' is no function but of type {type(found).__name__}")
+    return found
 
 
 def _open(
@@ -88,7 +97,7 @@ def _open(
     limit: int | None,
 ) -> Iterator[Block]:
     if isinstance(source, str) and not Path(source).exists():
-        if _FUNCTION.fullmatch(source):
+        if FUNCTION_NAME.fullmatch(source):
             yield Block.from_rows(source, _call(source, arguments or {}), limit)
             return
         if _HUB_ID.fullmatch(source) and not source.endswith(_SUFFIXES):

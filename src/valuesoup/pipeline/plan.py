@@ -70,6 +70,7 @@ class Plan:
 
     Attributes:
         config: The configuration.
+        base: The base, made here or not.
         split: Of all pairs.
         rewards: Reward-model node of each value whose model is trained here.
         gaps: Node of each data set's gaps; per data set.
@@ -81,6 +82,7 @@ class Plan:
     """
 
     config: RunConfig
+    base: Node | BaseRef
     split: Node
     rewards: Mapping[str, Node]
     gaps: Mapping[str, Node]
@@ -155,6 +157,7 @@ class _Planner:
             )
         return Plan(
             config=config,
+            base=self.base,
             split=self.split,
             rewards={value: node for value, node in rewards.items() if isinstance(node, Node)},
             gaps={dataset: self._gaps(dataset, "dataset") for dataset in self.values},

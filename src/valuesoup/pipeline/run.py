@@ -5,15 +5,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config, load_config
-from valuesoup.errors import UserError
+from valuesoup.errors import UserError, did_you_mean
 from valuesoup.pipeline.plan import Plan, make_plan
-from valuesoup.store import Artifact, Progress, RunLog, Store, run_graph, topological, write_atomic
+from valuesoup.store import Artifact, Node, Progress, RunLog, Store, run_graph, topological, write_atomic
 from valuesoup.store.artifacts import lock_run
 from valuesoup.store.files import disk_errors
+
+if TYPE_CHECKING:
+    from valuesoup.soup import Soup
 
 CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
 SHARED_STAGES = frozenset({"reference"})
@@ -35,6 +38,23 @@ class Finished:
     plan: Plan
     artifacts: Mapping[str, Artifact]
     results: dict[str, Any]
+
+    def soup(self, method: str) -> "Soup":
+        """Load the base with the vectors of a method, to generate at any weights or to write an adapter.
+
+        Raises:
+            UserError: The run has no such method.
+        """
+        from valuesoup.pipeline.candidates import open_soup
+
+        if method not in self.plan.vectors:
+            raise UserError(
+                f"the run in {self.folder} has no method '{method}'{did_you_mean(method, self.plan.vectors)}"
+            )
+        vectors = {name: self.artifacts[node.key] for name, node in self.plan.vectors[method].items()}
+        base = self.plan.base
+        opened = self.artifacts[base.key] if isinstance(base, Node) else base
+        return open_soup(opened, vectors, self.plan.config.base.device)
 
 
 def run(config: RunConfig, folder: str | Path, progress: Progress | None = None, jobs: int = 1) -> Finished:

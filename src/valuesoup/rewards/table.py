@@ -14,6 +14,8 @@ from valuesoup.errors import UserError, did_you_mean
 
 PAIR_SIDES = ("chosen", "rejected")
 _COLUMNS = ("item", "side", "value", "score")
+# Responses handled at a time: the temporaries of one chunk stay in the processor's cache.
+_CHUNK = 32_768
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +94,26 @@ class RewardTable:
             UserError: A reward gives every response the same score (names the value and the data set).
         """
         flat = self.scores.reshape(-1, len(self.values))
-        # Deviations are scaled by the largest one, so that squaring neither overflows nor underflows.
-        deviations = flat - flat.mean(axis=0)
-        largest = np.abs(deviations).max(axis=0)
-        constant = np.flatnonzero(flat.max(axis=0) == flat.min(axis=0))
+        blocks = [flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK)]
+        # Values on the first axis: every operation below then runs over contiguous memory.
+        found = [(v.sum(axis=1), v.min(axis=1), v.max(axis=1)) for v in map(_by_value, blocks)]
+        total, low, high = (np.array(each) for each in zip(*found, strict=True))
+        mean, least, most = total.sum(axis=0) / len(flat), low.min(axis=0), high.max(axis=0)
+        constant = np.flatnonzero(most == least)
         if constant.size:
             raise UserError(
                 f"The reward of value '{self.values[constant[0]]}' gives all {len(flat)} responses"
                 f"{self._where()} the same score, {flat[0, constant[0]]:g}; "
                 "it cannot be normalised, and a reward must tell responses apart."
             )
-        return np.asarray(largest * np.sqrt(np.mean((deviations / largest) ** 2, axis=0)), dtype=np.float64)
+        # Deviations are scaled by the largest one, so that squaring neither overflows nor underflows.
+        largest = np.maximum(most - mean, mean - least)
+        squares = np.zeros(len(self.values))
+        for block in map(_by_value, blocks):
+            block -= mean[:, None]
+            block /= largest[:, None]
+            squares += np.square(block, out=block).sum(axis=1)
+        return np.asarray(largest * np.sqrt(squares / len(flat)), dtype=np.float64)
 
     def gaps(self, normalise: bool = True, sigma: ArrayLike | None = None) -> NDArray[np.float64]:
         """Return the reward gaps chosen - rejected, (N, n).
@@ -190,6 +201,11 @@ class RewardTable:
         scores = table["score"].to_numpy().reshape(-1, len(sides), len(values))
         names = np.asarray(items, dtype=object)[item[::block]].tolist()
         return cls(names, tuple(sides), tuple(values), scores, metadata.get("dataset", ""))
+
+
+def _by_value(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a contiguous copy of (responses, values) scores with the values on the first axis."""
+    return np.array(scores.T, order="C")
 
 
 def _dictionary(codes: NDArray[np.int32], names: list[str] | tuple[str, ...]) -> pa.DictionaryArray:

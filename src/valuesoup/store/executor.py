@@ -9,6 +9,9 @@ from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress, duration
 from valuesoup.store.workers import Workers, await_orphans, make_node
 
+WORTH_SAYING = 1.0
+"""Stages that took fewer seconds are announced, and their time is only in the log."""
+
 
 def run_graph(
     targets: Iterable[Node], store: Store, progress: Progress, log: RunLog, jobs: int = 1
@@ -54,15 +57,14 @@ def run_graph(
     else:
         for position, node in enumerate(missing, start=1):
             place = f"[{position}/{len(missing)}]"
-            progress.say(f"{place} {node.label} …")
+            progress.say(f"{place} {node.label}")
             found[node.key] = make_node(node, store, progress, log, found)
-            progress.say(f"{place} {node.label}: {duration(found[node.key].seconds)}")
+            _say_duration(progress, place, node, found[node.key])
     return found
 
 
 def _side_by_side(missing: Sequence[Node], found: dict[str, Artifact], workers: Workers) -> None:
     """Make the missing nodes in worker processes, each as soon as its parents are in ``found`` and a worker is free."""
-    say = workers.progress.say
     waiting = {node.key: node for node in most_needed_first(missing)}
     places: dict[str, str] = {}
     with workers:
@@ -73,11 +75,16 @@ def _side_by_side(missing: Sequence[Node], found: dict[str, Artifact], workers: 
                     break
                 del waiting[node.key]
                 places[node.key] = f"[{len(places) + 1}/{len(missing)}]"
-                say(f"{places[node.key]} {node.label} …")
+                workers.progress.say(f"{places[node.key]} {node.label}")
                 workers.start(node, found)
             made, artifact = workers.next_made()
             found[made.key] = artifact
-            say(f"{places[made.key]} {made.label}: {duration(artifact.seconds)}")
+            _say_duration(workers.progress, places[made.key], made, artifact)
+
+
+def _say_duration(progress: Progress, place: str, node: Node, artifact: Artifact) -> None:
+    if artifact.seconds >= WORTH_SAYING:
+        progress.say(f"{place} {node.label}: {duration(artifact.seconds)}")
 
 
 def most_needed_first(nodes: Sequence[Node]) -> list[Node]:

@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from valuesoup.report.model import (
     GapTable,
     LayerGeometry,
     ReportData,
+    Results,
     SampleAnswers,
 )
 from valuesoup.report.page import write_audit, write_report
@@ -56,7 +57,7 @@ def report_data(finished: Finished) -> ReportData:
     config = plan.config
     summary = summary_of(found[plan.split.key])
     return ReportData(
-        results=results,  # type: ignore[arg-type]
+        results=with_titles(results),
         title=config.title,
         created=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         config_yaml=dump_config(config),
@@ -65,9 +66,32 @@ def report_data(finished: Finished) -> ReportData:
         dropped={value: of["dropped"] for value, of in summary.items()},
         sizes={value: of["sizes"] for value, of in summary.items()},
         answers=_samples(plan, found, results),
-        geometry={method: _layers(found[node.key]) for method, node in plan.geometry.items()},
+        geometry={_title(plan, method): _layers(found[node.key]) for method, node in plan.geometry.items()},
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
+    )
+
+
+def with_titles(results: Mapping[str, Any]) -> Results:
+    """Return the results with every method under its title, as figures and tables write it."""
+    titles = {name: of.get("title", name) for name, of in results["methods"].items() if name != BASE}
+
+    def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+        return {titles.get(name, name): of for name, of in table.items()}
+
+    return cast(
+        "Results",
+        {
+            **results,
+            "candidates": [
+                {**row, "method": titles.get(row["method"], row["method"])} for row in results["candidates"]
+            ],
+            "differences": [
+                {**row, **{side: titles.get(row[side], row[side]) for side in ("first", "second")}}
+                for row in results["differences"]
+            ],
+            **{part: renamed(results[part]) for part in ("methods", "filters", "geometry")},
+        },
     )
 
 
@@ -87,11 +111,16 @@ def versions() -> dict[str, str]:
 def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
     artifact = found[plan.gaps[dataset].key]
     thresholds = {
-        method: float(found[nodes[dataset].key].json("summary.json")["tau"]) for method, nodes in plan.filters.items()
+        _title(plan, method): float(found[nodes[dataset].key].json("summary.json")["tau"])
+        for method, nodes in plan.filters.items()
     }
     return GapTable(
         np.load(artifact.path / "gaps_train.npy"), np.load(artifact.path / "consistency_train.npy"), thresholds
     )
+
+
+def _title(plan: Plan, method: str) -> str:
+    return next(entry.title for entry in plan.config.methods if entry.name == method)
 
 
 def _layers(geometry: Artifact) -> list[LayerGeometry]:
@@ -107,7 +136,7 @@ def _curves(plan: Plan, found: Found) -> dict[str, list[CurvePoint]]:
     names: dict[str, str] = {}
     for method, vectors in plan.vectors.items():
         for vector, node in vectors.items():
-            names.setdefault(node.key, f"{method}/{vector}")
+            names.setdefault(node.key, f"{_title(plan, method)}/{vector}")
     shown = ("loss", "eval_loss", "chosen", "rejected", "margin", "accuracy")
     curves = {}
     for key, name in names.items():

@@ -71,6 +71,8 @@ def _mark_lines(rows: list[Row], n: int) -> None:
             row["joined"] = False
         for row, keep in zip(line, pareto(scores) if line else [], strict=True):
             row["joined"] = bool(keep)
+        for row in own:
+            row["dial"] = any(other["mixed"] for other in own)
     for row in rows:
         del row["mixed"]
 
@@ -120,8 +122,21 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
             .mark_line(strokeWidth=2, opacity=0.75)
             .encode(x=x, y=y, color=colour, order=f"s{i}:Q"),
         )
+    # Policies without a dial are often the ends of another method's: rings, so that both are seen.
+    rings = chart.transform_filter("!datum.dial && datum.method != 'base'")
     layers.append(
-        chart.mark_point(filled=True, size=75, strokeWidth=1.5).encode(
+        rings.mark_point(filled=False, size=260, strokeWidth=2.2).encode(
+            x=x,
+            y=y,
+            color=colour,
+            shape=method_shape(data.results, only),
+            tooltip=_tooltip(data),
+        )
+    )
+    layers.append(
+        chart.transform_filter("datum.dial || datum.method == 'base'")
+        .mark_point(filled=True, size=75, strokeWidth=1.5)
+        .encode(
             x=x,
             y=y,
             color=colour,
@@ -316,7 +331,7 @@ HYPERVOLUME = Figure(
     _hypervolume,
     lambda data, table: (
         "The volume that a method's frontier dominates, from one reference point for all methods, with its "
-        "bootstrap interval. Methods whose intervals overlap are not told apart by this run."
+        "bootstrap interval. Overlap is no verdict: methods are compared on the same resamples, see the summary."
     ),
     "No hypervolume was computed.",
 )

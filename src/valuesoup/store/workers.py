@@ -301,7 +301,7 @@ def _serve(connection: Connection, store: Store, lock: Path) -> None:
             except (EOFError, OSError):
                 return
             try:
-                node, found = pickle.loads(call)
+                node, found = pickle.loads(call)  # from the run that started this process, over their own pipe
                 progress = _RelayedProgress(connection.send, node.label)
                 artifact = make_node(node, store, progress, _RelayedLog(connection.send), found)
             except Exception as error:

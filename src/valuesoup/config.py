@@ -151,7 +151,7 @@ class GenerationConfig(Section):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """1 draws from the policy itself, whose expected reward Eq. 4 asks for; 0 takes the likeliest token."""
     batch_rows: PositiveInt = 96
-    """Answers written at once; changes the speed, not the answers."""
+    """Answers written at once; changes the speed, and an answer only where rounding decides a token."""
 
 
 class EvaluationConfig(Section):
@@ -181,7 +181,7 @@ class MethodConfig(Section):
     name: str = Field(pattern=r"^[\w.+τρ-]{1,60}$")
     """Unique in the run."""
     preset: str | None = None
-    """Name of a preset; see ``valuesoup methods``."""
+    """Name of a preset: dpo, soup, vc-soup, or one of another package."""
     settings: dict[str, Any] = {}
     """The preset's settings that differ from its defaults."""
     pairs: PairsChoice | None = None

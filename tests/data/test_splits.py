@@ -56,7 +56,7 @@ def test_a_test_set_does_not_depend_on_the_other_values_or_the_order_of_rows() -
     alone = split_pairs({"a": pairs_of(own)}, 10, 5)["a"]
     joint = split_pairs({"b": pairs_of(list(range(70, 110))), "a": pairs_of(own[::-1])}, 10, 5)["a"]
     assert set(joint.test.prompt_ids) == set(alone.test.prompt_ids)
-    assert joint.train.dropped["prompt held out by another value"] > 0
+    assert joint.train.dropped["conversation held out"] > 0
 
 
 def test_the_seed_alone_chooses() -> None:
@@ -79,7 +79,9 @@ def test_no_held_out_prompts_may_be_asked_for() -> None:
 
 
 def test_too_few_prompts_are_refused_with_the_numbers() -> None:
-    with pytest.raises(UserError, match="value 'small' has 250 prompts, too few for 200 test and 50 validation"):
+    with pytest.raises(
+        UserError, match="value 'small' has 250 prompts in 250 conversations, too few for 200 test and 50"
+    ):
         split_pairs({"big": pairs_of(list(range(400))), "small": pairs_of(list(range(250)))})
     with pytest.raises(UserError, match=r"no pairs to split"):
         split_pairs({})
@@ -89,5 +91,21 @@ def test_too_few_prompts_are_refused_with_the_numbers() -> None:
 
 def test_prompts_used_up_by_other_values_are_refused_with_the_numbers() -> None:
     windows = {f"v{i}": pairs_of([i, (i + 1) % 10, (i + 2) % 10]) for i in range(10)}
-    with pytest.raises(UserError, match=r"value 'v\d' has 3 prompts, of which the test sets of all values take 3"):
+    with pytest.raises(UserError, match=r"value 'v\d' has 3 prompts in 3 conversations, too few for 2 test"):
         split_pairs(windows, test_prompts=2, validation_prompts=0)
+
+
+def test_nothing_of_a_held_out_conversation_is_trained_on() -> None:
+    rows = []
+    for number in range(40):
+        opening = [{"role": "system", "content": "be kind"}, {"role": "user", "content": f"p{number}"}]
+        longer = [*opening, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and then?"}]
+        for prompt in (opening, longer):
+            sides = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+            rows.append({"prompt": prompt, **sides})
+    split = split_pairs({"a": Pairs.from_rows(rows)}, 10, 5)["a"]
+    first = [{pair.prompt[1]["content"] for pair in part} for part in (split.train, split.validation, split.test)]
+    assert [len(turns) for turns in first] == [25, 5, 10]
+    assert not first[0] & (first[1] | first[2]) and not first[1] & first[2]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [50, 5, 10]
+    assert split.train.dropped == {"conversation held out": 15}

@@ -1,6 +1,7 @@
 """Opens data: local files and folders, saved data sets, hub ids, Python functions, rows in memory."""
 
 import gzip
+import hashlib
 import importlib
 import inspect
 import json
@@ -8,7 +9,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -87,6 +88,23 @@ def load_function(name: str) -> Callable[..., object]:
     if not callable(found):
         raise UserError(f"'{name}' is no function but of type {type(found).__name__}")
     return found
+
+
+def source_hash(function: Callable[..., object]) -> str:
+    """Return a hash of a function's source, of its module's, and of the modules beside it where that is a package.
+
+    What it captures, reads or imports from elsewhere is not seen: give it another name when that changes.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    module = inspect.getmodule(function)
+    for part in (function, module):
+        with suppress(OSError, TypeError):  # what has no source (built in, typed at a prompt) counts by its name
+            digest.update(inspect.getsource(part).encode())  # type: ignore[arg-type]
+    file = getattr(module, "__file__", None)
+    if file and getattr(module, "__package__", None):
+        for path in sorted(Path(file).parent.glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _open(

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from valuesoup.data.pairs import Pairs
+from valuesoup.data.pairs import Messages, Pairs
 from valuesoup.errors import UserError
 
-HELD_OUT = "prompt held out by another value"
+HELD_OUT = "conversation held out"
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,15 @@ class Split:
 def split_pairs(
     pairs: Mapping[str, Pairs], test_prompts: int = 200, validation_prompts: int = 50, seed: int = 0
 ) -> dict[str, Split]:
-    """Split the pairs of every value by prompt; the sizes of the paper are the defaults.
+    """Split the pairs of every value by conversation; the sizes of the paper are the defaults.
 
-    The seed puts all prompts of all values into one random order. A value's test prompts are the first
-    ``test_prompts`` of its own in that order, its validation prompts the next ones that are no value's test
-    prompts, and it trains on what no value holds out. So each test set is a fair sample of its own data,
-    values that share prompts share test prompts, and no prompt is trained on under one value and judged
-    under another. What a value loses to the others is counted in ``train.dropped``.
+    Prompts that begin with the same turn (but for a system turn) are one conversation: in HH-RLHF a prompt is often
+    the beginning of another one. The seed puts all prompts of all values into one random order. A value's test
+    prompts are the first ``test_prompts`` of its own in that order, one of each conversation, its validation prompts
+    the next ones of conversations that no value tests, and it trains on the conversations that no value holds out.
+    So each test set is a fair sample of its own data, values that share prompts share test prompts, and nothing of
+    a conversation is trained on under one value and judged under another. What training loses beside the held-out
+    prompts themselves is counted in ``train.dropped``.
 
     The order depends on the seed and the text of the prompts, not on the order of the rows.
 
@@ -55,45 +57,63 @@ def split_pairs(
         if size < 0:
             raise UserError(f"{name} must be at least 0, got {size}")
     ordered = {value: _ordered(of_value, seed) for value, of_value in pairs.items()}
-    for value, prompts in ordered.items():
-        if len(prompts) <= test_prompts + validation_prompts:
-            raise UserError(
-                f"value '{value}' has {len(prompts)} prompts, too few for {test_prompts} test and "
-                f"{validation_prompts} validation prompts and any to train on: give more data or lower "
-                "test_prompts and validation_prompts"
-            )
     test = {value: prompts[:test_prompts] for value, prompts in ordered.items()}
-    all_test = set().union(*test.values())
-    left = {value: [p for p in prompts if p not in all_test] for value, prompts in ordered.items()}
+    tested = {conversation for prompts in test.values() for _, conversation in prompts}
+    left = {value: [p for p in prompts if p[1] not in tested] for value, prompts in ordered.items()}
     validation = {value: prompts[:validation_prompts] for value, prompts in left.items()}
-    held_out = all_test.union(*validation.values())
+    held_out = tested | {conversation for prompts in validation.values() for _, conversation in prompts}
     splits: dict[str, Split] = {}
     for value, of_value in pairs.items():
-        own = _among(of_value, [*test[value], *validation[value]])
-        out = _among(of_value, held_out)
+        ids = of_value.table["prompt_id"].combine_chunks()
+        own = _among_texts(ids, [prompt for prompt, _ in [*test[value], *validation[value]]])
+        out = _among_texts(conversations(of_value), held_out)
         train = Pairs(of_value.filter(~out).table, of_value.dropped)
         if others := int((out & ~own).sum()):
             train.dropped[HELD_OUT] = others
-        if not len(train) or len(validation[value]) < validation_prompts:
+        if not len(train) or len(test[value]) < test_prompts or len(validation[value]) < validation_prompts:
             raise UserError(
-                f"value '{value}' has {len(ordered[value])} prompts, of which the test sets of all values take "
-                f"{len(ordered[value]) - len(left[value])}; that leaves {len(left[value])}, too few for "
-                f"{validation_prompts} validation prompts and any to train on: give more data or lower "
-                "test_prompts and validation_prompts"
+                f"value '{value}' has {len(pc.unique(of_value.table['prompt_id']))} prompts in {len(ordered[value])} "
+                f"conversations, too few for {test_prompts} test and {validation_prompts} validation prompts of its "
+                "own conversations and any to train on: give more data or lower test_prompts and validation_prompts"
             )
         splits[value] = Split(train, _part(of_value, validation[value]), _part(of_value, test[value]))
     return splits
 
 
-def _ordered(pairs: Pairs, seed: int) -> list[str]:
-    unique = pc.unique(pairs.table["prompt_id"]).to_pylist()
-    return sorted(unique, key=lambda prompt: blake2b(f"{seed}:{prompt}".encode(), digest_size=16).digest())
+def first_turn(messages: Messages) -> str:
+    """Return the text of a conversation's first turn that is not a system turn, by which splits know it."""
+    return next((turn["content"] for turn in messages if turn["role"] != "system"), messages[0]["content"])
 
 
-def _among(pairs: Pairs, prompts: Iterable[str]) -> NDArray[np.bool_]:
-    inside = pc.is_in(pairs.table["prompt_id"], value_set=pa.array(sorted(prompts), pa.string()))
-    return np.asarray(inside.to_numpy(), dtype=np.bool_)
+def conversations(pairs: Pairs) -> pa.Array:
+    """Return the text of the first turn of each pair's prompt that is not a system turn, (N,) strings."""
+    prompt = pairs.table["prompt"].combine_chunks()
+    starts = prompt.offsets.to_numpy()
+    turns = prompt.values
+    roles = turns.field("role").take(pa.array(starts[:-1]))
+    system = pc.equal(roles, "system").to_numpy(zero_copy_only=False) & (np.diff(starts) > 1)
+    return turns.field("content").take(pa.array(starts[:-1] + system))
 
 
-def _part(pairs: Pairs, prompts: list[str]) -> Pairs:
-    return Pairs(pairs.filter(_among(pairs, prompts)).table)
+def _ordered(pairs: Pairs, seed: int) -> list[tuple[str, str]]:
+    """Return a (prompt id, conversation) of each conversation in the seed's order, its first prompt in that order."""
+    table = pa.table({"prompt": pairs.table["prompt_id"].combine_chunks(), "conversation": conversations(pairs)})
+    unique = table.group_by(["prompt", "conversation"]).aggregate([])
+    ranked = sorted(
+        zip(unique["prompt"].to_pylist(), unique["conversation"].to_pylist(), strict=True),
+        key=lambda row: blake2b(f"{seed}:{row[0]}".encode(), digest_size=16).digest(),
+    )
+    first: dict[str, str] = {}
+    for prompt, conversation in ranked:
+        first.setdefault(conversation, prompt)
+    return [(prompt, conversation) for conversation, prompt in first.items()]
+
+
+def _among_texts(texts: pa.Array, wanted: Iterable[str]) -> NDArray[np.bool_]:
+    inside = pc.is_in(texts, value_set=pa.array(sorted(wanted), texts.type))
+    return np.asarray(inside.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _part(pairs: Pairs, prompts: list[tuple[str, str]]) -> Pairs:
+    ids = pairs.table["prompt_id"].combine_chunks()
+    return Pairs(pairs.filter(_among_texts(ids, [prompt for prompt, _ in prompts])).table)

@@ -70,10 +70,13 @@ def hypervolume(scores: ArrayLike, reference: ArrayLike) -> float:
 
 
 def normalised_hypervolume(scores: ArrayLike, reference: ArrayLike, best: ArrayLike) -> float:
-    """Return the hypervolume as a share of the box from ``reference`` to ``best``, in [0, 1].
+    """Return the hypervolume as a share of the box from ``reference`` to ``best``.
+
+    It is at most 1 for scores within the box. Resampled means may pass its upper corner; cutting them there would
+    pull every interval of a leading method down.
 
     Args:
-        scores: (K, n) mean scores; what lies beyond ``best`` counts as on it.
+        scores: (K, n) mean scores.
         reference: (n,) lower corner of the box, see `reference_point`.
         best: (n,) upper corner: the best pooled score of each value.
 
@@ -88,7 +91,7 @@ def normalised_hypervolume(scores: ArrayLike, reference: ArrayLike, best: ArrayL
             f"The best point {highest.tolist()} of a normalised hypervolume must be above its reference "
             f"{lowest.tolist()} on every value."
         )
-    return min(_volume(np.minimum((points - lowest) / (highest - lowest), 1.0)), 1.0)
+    return _volume((points - lowest) / (highest - lowest))
 
 
 def _volume(heights: NDArray[np.float64]) -> float:

@@ -44,7 +44,7 @@ class DatasetAudit:
         gaps: (N, n) normalised reward gaps.
         consistency: (N,) value consistency, NaN where undefined.
         retention: Pairs kept at each threshold of ``valuesoup.consistency.LADDER``.
-        conflicts: The pairs with the lowest consistency.
+        conflicts: The pairs on which the values disagree in sign with most force, by the weaker side's gap.
         dropped: Rows dropped on loading, by reason.
     """
 

@@ -92,7 +92,7 @@ def answer_prompts(
             temporary.replace(shard)
 
 
-@stage("rated")
+@stage("rated", ignore=("device",))
 def rate_answers(
     work: Work,
     *,
@@ -101,12 +101,13 @@ def rate_answers(
     value: str,
     reward: Artifact | RewardRef | str,
     source: str | None,
+    device: str,
 ) -> None:
     """Score every answer under one value; each distinct answer to a prompt once.
 
     ``reward`` is a reward, or the name ``module:function`` of one, whose source has the hash ``source``.
     """
-    scorer = CallableReward(reward) if isinstance(reward, str) else open_reward(reward)
+    scorer = CallableReward(reward) if isinstance(reward, str) else open_reward(reward, device)
     asked, table = load_prompts(prompts), load_answers(answers)
     distinct: dict[tuple[int, str], int] = {}
     position = [
@@ -261,8 +262,11 @@ def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: boo
             its own data set; where data sets differ in size the longer ones are cut to the shortest.
     """
     tables = {value: RewardTable.load(artifact.path / "scores.parquet") for value, artifact in scores.items()}
-    datasets = np.array([prompt["dataset"] for prompt in load_prompts(prompts)])
-    rows = {value: np.flatnonzero(datasets == value) if own else np.arange(len(datasets)) for value in tables}
+    asked = load_prompts(prompts)
+    rows = {
+        value: np.array([row for row, prompt in enumerate(asked) if not own or value in prompt["datasets"]], np.int64)
+        for value in tables
+    }
     size = min(len(places) for places in rows.values())
     if not size:
         empty = next(value for value, places in rows.items() if not len(places))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from valuesoup.data import Message, Messages, Pairs, drop_long, load_function, load_pairs, render_prompt, split_pairs
+from valuesoup.data.splits import conversations, first_turn
 from valuesoup.errors import UserError
 from valuesoup.pipeline.inputs import BaseRef, DataRef, open_tokenizer
 from valuesoup.rewards.classifier import quiet
@@ -19,7 +20,7 @@ class HeldOutPrompt(TypedDict):
     """A prompt that candidates answer."""
 
     id: str
-    dataset: str
+    datasets: list[str]
     messages: list[Message]
 
 
@@ -56,26 +57,42 @@ def load_part(split: Artifact, value: str, part: str) -> Pairs:
     return Pairs.load(split.path / value / f"{part}.parquet")
 
 
-@stage("pretrain", ignore=("device",))
+@stage("pretrain", version=2, ignore=("device",))
 def pretrain_base(
     work: Work,
     *,
     settings: PretrainSettings,
-    split: Artifact | None,
+    split: Artifact,
     values: Sequence[str],
     dialogues: Sequence[DataRef] | None,
     seed: int,
     device: str,
 ) -> None:
-    """Make a small base from dialogues, or from both answers of every training pair."""
+    """Make a small base from dialogues, or from both answers of every training pair.
+
+    Dialogues that begin as a held-out prompt's conversation does are left out and counted.
+    """
     from valuesoup.pipeline.inputs import device_of
     from valuesoup.training.pretrain import pretrain
 
-    texts = [text for source in dialogues or () for text in _dialogues(source, seed)]
-    if split is not None:
+    texts: list[Messages]
+    if dialogues is None:
+        texts = [
+            [*pair.prompt, *side]
+            for value in values
+            for pair in load_part(split, value, "train")
+            for side in (pair.chosen, pair.rejected)
+        ]
+    else:
+        held_out: set[str] = set()
         for value in values:
-            for pair in load_part(split, value, "train"):
-                texts += [[*pair.prompt, *pair.chosen], [*pair.prompt, *pair.rejected]]
+            for part in ("validation", "test"):
+                held_out.update(conversations(load_part(split, value, part)).to_pylist())
+        given = [text for source in dialogues for text in _dialogues(source, seed)]
+        texts = [text for text in given if first_turn(text) not in held_out]
+        work.progress.say(
+            f"    {len(given) - len(texts)} of {len(given)} dialogues begin as held-out prompts: left out"
+        )
     with work.task(settings.steps, "steps") as task, quiet():
         found = pretrain(texts, settings, work.out / "model", seed=seed, device=device_of(device), task=task)
     (work.out / "summary.json").write_text(json.dumps(found))
@@ -85,26 +102,26 @@ def pretrain_base(
     )
 
 
-@stage("prompts")
+@stage("prompts", version=2)
 def held_out_prompts(
     work: Work, *, base: Artifact | BaseRef, split: Artifact, values: Sequence[str], part: str, max_tokens: int
 ) -> None:
     """List the distinct prompts of a held-out part of every data set; too long ones are left out and counted."""
     tokenizer = open_tokenizer(base)
-    kept: list[HeldOutPrompt] = []
-    too_long = 0
+    found: dict[str, HeldOutPrompt] = {}
     for value in values:
         pairs = load_part(split, value, part)
-        seen: set[str] = set()
-        for identity, pair in zip(pairs.prompt_ids, pairs, strict=True):
-            if identity in seen:
-                continue
-            seen.add(identity)
-            ids = tokenizer(render_prompt(pair.prompt, tokenizer), add_special_tokens=False)["input_ids"]
-            if len(ids) > max_tokens:
-                too_long += 1
-            else:
-                kept.append({"id": f"{value}/{identity}", "dataset": value, "messages": list(pair.prompt)})
+        for identity, pair in dict(zip(pairs.prompt_ids, pairs, strict=True)).items():
+            # A prompt of several data sets is answered once, and counts once in every mean and resample.
+            known = found.setdefault(identity, {"id": identity, "datasets": [], "messages": list(pair.prompt)})
+            known["datasets"].append(value)
+    kept = [
+        prompt
+        for prompt in found.values()
+        if len(tokenizer(render_prompt(prompt["messages"], tokenizer), add_special_tokens=False)["input_ids"])
+        <= max_tokens
+    ]
+    too_long = len(found) - len(kept)
     if not kept:
         raise UserError(f"every {part} prompt is longer than generation.max_prompt_tokens = {max_tokens}; raise it.")
     (work.out / "prompts.json").write_text(json.dumps({"prompts": kept, "too_long": too_long}), encoding="utf-8")

@@ -1,16 +1,15 @@
 """What stages take as inputs: the base and the rewards with an identity that enters keys, and how they are opened."""
 
-import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuesoup.config import BaseConfig, DataConfig, RewardConfig
-from valuesoup.data import load_function
+from valuesoup.data import load_function, source_hash
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
 from valuesoup.rewards.classifier import quiet
-from valuesoup.store import Artifact, Identified, fingerprint, hash_path
+from valuesoup.store import Artifact, Identified, hash_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,13 +76,8 @@ def reward_ref(config: RewardConfig) -> RewardRef:
 
 
 def function_hash(name: str) -> str:
-    """Hash the source of a function's module and, where that belongs to a package, of the modules beside it."""
-    module = inspect.getmodule(load_function(name))
-    file = getattr(module, "__file__", None)
-    if module is None or file is None:
-        return fingerprint(name)
-    sources = sorted(Path(file).parent.glob("*.py")) if module.__package__ else [Path(file)]
-    return fingerprint([[source.name, hash_path(source)] for source in sources])
+    """Hash the source of a function given by its name."""
+    return source_hash(load_function(name))
 
 
 def device_of(name: str) -> str:
@@ -130,15 +124,17 @@ def base_path(base: Artifact | BaseRef) -> str:
     return str(base.path / "model") if isinstance(base, Artifact) else str(base.config.model)
 
 
-def open_reward(reward: Artifact | RewardRef) -> RewardSource:
+def open_reward(reward: Artifact | RewardRef, device: str) -> RewardSource:
     """Return the reward that a stage was given: a model trained here, or one that exists."""
     if isinstance(reward, Artifact):
         settings: Mapping[str, Any] = reward.json("settings.json")
-        return ClassifierReward(reward.path / "model", template=settings["template"], truncate_prompt=True)
-    return _source(reward.config)
+        return ClassifierReward(
+            reward.path / "model", template=settings["template"], truncate_prompt=True, device=device_of(device)
+        )
+    return _source(reward.config, device_of(device))
 
 
-def _source(config: RewardConfig) -> RewardSource:
+def _source(config: RewardConfig, device: str | None = None) -> RewardSource:
     if config.function is not None:
         return CallableReward(config.function)
     assert config.model is not None
@@ -152,4 +148,5 @@ def _source(config: RewardConfig) -> RewardSource:
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         self_check=config.self_check,
+        device=device,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from valuesoup.config import MethodConfig, RunConfig
-from valuesoup.methods.choices import All, Consistent, Independent, Simplex, Single
+from valuesoup.methods.choices import All, Consistent, Independent, PairsChoice, Simplex, Single
 from valuesoup.pipeline import candidates as evaluating
 from valuesoup.pipeline import data, training, values
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_ref, data_ref, function_hash, reward_ref
@@ -176,12 +176,11 @@ class _Planner:
         config = self.config.base
         if config.pretrain is None:
             return base_ref(config)
-        own = config.dialogues is None
         return data.pretrain_base(
             "pretrain the base",
             settings=config.pretrain,
-            split=self.split if own else None,
-            values=self.values if own else [],
+            split=self.split,
+            values=self.values,
             dialogues=None if config.dialogues is None else [data_ref(source) for source in config.dialogues],
             seed=self.seed,
             device=self.device,
@@ -195,7 +194,12 @@ class _Planner:
         if settings.seed is None:
             settings = settings.model_copy(update={"seed": self.seed})
         return values.train_reward(
-            f"train the reward model of {value}", base=self.base, split=self.split, value=value, settings=settings
+            f"train the reward model of {value}",
+            base=self.base,
+            split=self.split,
+            value=value,
+            settings=settings,
+            device=self.device,
         )
 
     def _pair_scores(self, dataset: str, value: str) -> Node:
@@ -206,6 +210,7 @@ class _Planner:
             dataset=dataset,
             value=value,
             reward=column or self.rewards[value],
+            device=self.device,
         )
 
     def _gaps(self, dataset: str, statistics: str) -> Node:
@@ -239,9 +244,11 @@ class _Planner:
         """Which objective: the trainings that make the vectors."""
         match entry.method.objective:
             case Independent():
-                return {value: self._train(entry.name, value, kept.get(value)) for value in self.values}
+                return {
+                    value: self._train(entry.name, entry.method.pairs, value, kept.get(value)) for value in self.values
+                }
 
-    def _train(self, method: str, value: str, kept: Node | None) -> Node:
+    def _train(self, method: str, pairs: PairsChoice, value: str, kept: Node | None) -> Node:
         settings = self.config.training
         return training.train(
             f"train the {value} vector of {method}",
@@ -257,6 +264,7 @@ class _Planner:
                 max_length=settings.max_length,
                 device=self.device,
             ),
+            minimum=getattr(pairs, "minimum_pairs", 1),
             settings=settings.model_copy(update={"report_to": ()}),
             report_to=settings.report_to,
             seed=self.seed,
@@ -331,6 +339,7 @@ class _Planner:
                 value=value,
                 reward=self.rewards[value],
                 source=None,
+                device=self.device,
             )
             for value in self.values
         }
@@ -344,6 +353,7 @@ class _Planner:
             value=value,
             reward=function,
             source=function_hash(function),
+            device=self.device,
         )
 
 

@@ -46,13 +46,15 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         for part, scores in (("validation", validation), ("test", test))
     }
     means = {key: score.mean(axis=0) for key, score in validation.items()}
-    pooled = np.array([score.mean(axis=0) for score in test.values()])
-    reference, best = reference_point(pooled), pooled.max(axis=0)
+    # A candidate whose text is broken sets neither the box nor anyone's chance of being on the frontier.
     broken = _broken(plan, found)
+    whole = {key: score for key, score in test.items() if key not in broken} or test
+    pooled = np.array([score.mean(axis=0) for score in whole.values()])
+    reference, best = reference_point(pooled), pooled.max(axis=0)
     sound = [key for key in means if key not in broken]
     overall = dict(zip(sound, pareto(np.array([means[key] for key in sound])).tolist(), strict=True)) if sound else {}
     probability = dict(
-        zip(test, frontier_probability(np.stack(list(test.values())), draws["test"]).tolist(), strict=True)
+        zip(whole, frontier_probability(np.stack(list(whole.values())), draws["test"]).tolist(), strict=True)
     )
     estimates = {
         part: _estimates(scores, draws[part], names, config.evaluation.level)
@@ -98,7 +100,9 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
             methods[method] = {
                 "title": _title(plan, method),
                 "hypervolume": dict(zip(("value", "low", "high"), volume, strict=True)),
-                **_cost(plan, found, method, [evaluated.validation, evaluated.test]),
+                **_cost(
+                    plan, found, method, [evaluated.validation, evaluated.test], len(places) / len(stack.candidates)
+                ),
             }
     order = [BASE, *(entry.name for entry in config.methods)]
     rows.sort(key=lambda row: order.index(row["method"]))
@@ -110,6 +114,10 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         "filters": _filters(plan, found),
         "candidates": rows,
         "methods": {name: methods[name] for name in order},
+        "trainings": {
+            method: {name: found[node.key].json("summary.json") for name, node in vectors.items()}
+            for method, vectors in plan.vectors.items()
+        },
         "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
         "differences": [
             {
@@ -191,13 +199,14 @@ def _title(plan: Plan, method: str) -> str:
     return next((entry.title for entry in plan.config.methods if entry.name == method), "Base model")
 
 
-def _cost(plan: Plan, found: Found, method: str, measured: list[Measured]) -> dict[str, float | int]:
+def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share: float) -> dict[str, float | int]:
+    """Return what a method took; of an evaluation shared with others, the share of its candidates."""
     trainings = [found[node.key] for node in plan.vectors.get(method, {}).values()]
     evaluation = [node for part in measured for node in (part.answers, *part.scores.values())]
     return {
         "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings),
         "train_seconds": sum(artifact.seconds for artifact in trainings),
-        "evaluate_seconds": sum(found[node.key].seconds for node in evaluation),
+        "evaluate_seconds": share * sum(found[node.key].seconds for node in evaluation),
     }
 
 

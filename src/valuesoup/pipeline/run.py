@@ -78,6 +78,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
     with lock_run(out), disk_errors(f"run folder {out}", out):
         text = dump_config(config)
         if not (out / CONFIG).is_file() or (out / CONFIG).read_text(encoding="utf-8") != text:
+            (out / RESULTS).unlink(missing_ok=True)  # of another configuration
             write_atomic(out / CONFIG, text)
         log = RunLog(out / LOG)
         log.write("run", seed=config.seed, stages=len(topological(plan.targets())))

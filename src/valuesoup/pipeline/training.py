@@ -44,7 +44,7 @@ def reference(
         np.save(work.out / f"{part}.npy", found)
 
 
-@stage("train", ignore=("device", "report_to"))
+@stage("train", ignore=("device", "minimum", "report_to"))
 def train(
     work: Work,
     *,
@@ -53,6 +53,7 @@ def train(
     value: str,
     kept: Artifact | None,
     reference: Artifact,
+    minimum: int,
     settings: TrainingSettings,
     report_to: Sequence[str],
     seed: int,
@@ -80,6 +81,17 @@ def train(
             f"every training pair of '{value}' is longer than {longest} tokens, the least of training.max_length and "
             "what the base takes; raise it, or give shorter pairs."
         )
+    listed = load_part(split, value, "train")
+    wanted = len(listed) if kept is None else int(np.load(kept.path / "train.npy").sum())
+    if too_long := wanted - len(rows["train"]):
+        work.progress.say(f"    {too_long} of {wanted} pairs of {value} are longer than {longest} tokens: left out")
+    if len(rows["train"]) < minimum:
+        raise UserError(
+            f"only {len(rows['train'])} pairs of '{value}' are within {longest} tokens, and training needs {minimum}; "
+            "raise training.max_length, or let the filter keep more."
+        )
+    if kept is not None and validation_on == "all pairs":
+        work.progress.say(f"    the filter leaves fewer than {LEAST_VALIDATION} validation pairs: loss taken on all")
     checkpoints = work.out / ".checkpoints"
     steps = max(1, int(np.ceil(np.ceil(len(rows["train"]) / settings.batch_size) * settings.epochs)))
     with work.task(steps, "steps") as task:
@@ -88,11 +100,9 @@ def train(
         )
     trained.vectors[value].save_pretrained(work.out / "adapter")
     (work.out / "curves.json").write_text(json.dumps(list(trained.curves)))
-    listed = load_part(split, value, "train")
-    wanted = len(listed) if kept is None else int(np.load(kept.path / "train.npy").sum())
     summary = {
         "pairs": len(rows["train"]),
-        "too_long": wanted - len(rows["train"]),
+        "too_long": too_long,
         "steps": steps,
         "best_step": trained.best_step,
         "best_loss": None if np.isnan(trained.best_loss) else trained.best_loss,

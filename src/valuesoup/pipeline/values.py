@@ -20,23 +20,35 @@ from valuesoup.data import Pairs
 from valuesoup.errors import UserError
 from valuesoup.methods.choices import Consistent
 from valuesoup.pipeline.data import load_part
-from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, open_reward
+from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, open_reward
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
 from valuesoup.store import Artifact, Work, stage
 
 SCORED_PARTS = ("train", "validation")
 
 
-@stage("reward")
+@stage("reward", ignore=("device",))
 def train_reward(
-    work: Work, *, base: Artifact | BaseRef, split: Artifact, value: str, settings: RewardTraining
+    work: Work, *, base: Artifact | BaseRef, split: Artifact, value: str, settings: RewardTraining, device: str
 ) -> None:
     """Train the reward model of one value on its training pairs; accuracy on its validation and test pairs."""
     held_out = Pairs.concat([load_part(split, value, part) for part in ("validation", "test")])
     model = work.out / "model"
+    config = None if isinstance(base, Artifact) else base.config
     report = train_reward_model(
-        base_path(base), load_part(split, value, "train"), held_out, model, settings, work.progress, work.label
+        base_path(base),
+        load_part(split, value, "train"),
+        held_out,
+        model,
+        settings,
+        work.progress,
+        work.label,
+        revision=config.revision if config else None,
+        trust_remote_code=bool(config and config.trust_remote_code),
+        device=device_of(device),
     )
+    if report.too_long:
+        work.progress.say(f"    {report.too_long} pairs of {value} are longer than its reward model takes: left out")
     if not report.validation_pairs:
         raise UserError(
             f"every held-out pair of '{value}' is longer than its reward model takes, so its accuracy cannot be "
@@ -49,13 +61,15 @@ def train_reward(
     )
 
 
-@stage("scores")
-def score_pairs(work: Work, *, split: Artifact, dataset: str, value: str, reward: Artifact | RewardRef | str) -> None:
+@stage("scores", ignore=("device",))
+def score_pairs(
+    work: Work, *, split: Artifact, dataset: str, value: str, reward: Artifact | RewardRef | str, device: str
+) -> None:
     """Score both responses of every training and validation pair of one data set under one value.
 
     ``reward`` is a reward, or the name of a column of the data.
     """
-    source = ColumnReward(reward) if isinstance(reward, str) else open_reward(reward)
+    source = ColumnReward(reward) if isinstance(reward, str) else open_reward(reward, device)
     for part in SCORED_PARTS:
         pairs = load_part(split, dataset, part)
         if len(pairs):

@@ -110,9 +110,10 @@ def versions() -> dict[str, str]:
 
 def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
     artifact = found[plan.gaps[dataset].key]
+    # A method that normalises by other spreads has another consistency than the one drawn here.
+    drawn = [entry for entry in plan.config.methods if getattr(entry.method.pairs, "statistics", "") == "dataset"]
     thresholds = {
-        _title(plan, method): float(found[nodes[dataset].key].json("summary.json")["tau"])
-        for method, nodes in plan.filters.items()
+        entry.title: float(found[plan.filters[entry.name][dataset].key].json("summary.json")["tau"]) for entry in drawn
     }
     return GapTable(
         np.load(artifact.path / "gaps_train.npy"), np.load(artifact.path / "consistency_train.npy"), thresholds

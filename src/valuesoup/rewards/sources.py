@@ -1,18 +1,15 @@
 """Where rewards come from: classifiers, Python callables, columns of the data; all scores end in one reward table."""
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuesoup.data.pairs import Message, Messages, Pairs
-from valuesoup.data.sources import FUNCTION_NAME, load_function
+from valuesoup.data.sources import FUNCTION_NAME, load_function, source_hash
 from valuesoup.errors import UserError
 from valuesoup.rewards.classifier import ClassifierReward
 from valuesoup.rewards.table import PAIR_SIDES, RewardTable
@@ -82,17 +79,8 @@ class CallableReward:
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """The function's name and a hash of its own and its module's source text.
-
-        What a function captures or imports is not seen: give such a function another name when that changes.
-        """
-        text = ""
-        for part in (self._call, inspect.getmodule(self._call)):
-            # What has no source (built in, typed at a prompt) counts by its name.
-            with suppress(OSError, TypeError):
-                text += inspect.getsource(cast(Callable[..., object], part))
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return {"source": "callable", "function": self.name, "code": digest}
+        """The function's name and a hash of its source, see `valuesoup.data.source_hash`."""
+        return {"source": "callable", "function": self.name, "code": source_hash(self._call)}
 
     def score(
         self, prompts: Sequence[Messages], answers: Sequence[str], advance: Callable[[int], None] | None = None

@@ -84,6 +84,10 @@ def train_reward_model(
     settings: RewardTraining | None = None,
     progress: Progress | None = None,
     label: str = "train a reward model",
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
 ) -> RewardReport:
     """Train a reward model on preference pairs and save it as a folder that `ClassifierReward` loads.
 
@@ -98,6 +102,9 @@ def train_reward_model(
         settings: See `RewardTraining`; defaults when None.
         progress: Where to show the steps; nowhere when None.
         label: What to call the work there.
+        revision: Hub revision of the base.
+        trust_remote_code: Run code that comes with the base.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; None takes the GPU where there is one.
 
     Raises:
         UserError: The base or its tokenizer does not load, has no padding token, or no training pair fits the limit.
@@ -106,11 +113,11 @@ def train_reward_model(
     settings = settings or RewardTraining()
     from transformers import set_seed
 
-    tokenizer = load_tokenizer(str(base))
+    tokenizer = load_tokenizer(str(base), revision, trust_remote_code)
     # The new head is drawn at random when the model is loaded.
     set_seed(settings.seed or 0)
     with quiet():
-        model = _load_base(base, tokenizer)
+        model = _load_base(base, tokenizer, revision, trust_remote_code)
     renderer = Renderer(tokenizer, settings.template)
     limit = length_limit(model.config, tokenizer)
     limit = min(limit, settings.max_length or limit)
@@ -122,14 +129,14 @@ def train_reward_model(
         )
     out.mkdir(parents=True, exist_ok=True)
     with quiet():
-        model, loss, seconds = _train(model, tokenizer, rows, settings, progress or Progress(), label)
+        model, loss, seconds = _train(model, tokenizer, rows, settings, progress or Progress(), label, device)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
 
     _, valid = _encode(renderer, validation, limit)
     measured = validation.filter(valid)
     return RewardReport(
-        validation_accuracy=accuracy(ClassifierReward(out, template=settings.template), measured),
+        validation_accuracy=accuracy(ClassifierReward(out, template=settings.template, device=device), measured),
         validation_pairs=len(measured),
         pairs=int(fits.sum()),
         too_long=int((~fits).sum() + (~valid).sum()),
@@ -151,11 +158,15 @@ def accuracy(reward: ClassifierReward, pairs: Pairs) -> float:
     return float(np.mean(chosen > rejected) + 0.5 * np.mean(chosen == rejected))
 
 
-def _load_base(base: str | Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+def _load_base(
+    base: str | Path, tokenizer: "PreTrainedTokenizerBase", revision: str | None, trust_remote_code: bool
+) -> "PreTrainedModel":
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1, dtype="float32")
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(base), num_labels=1, dtype="float32", revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"The base '{base}' of a reward model does not load ({first_line(error)}).") from None
     tokenizer.pad_token_id = pad_token(model.config, tokenizer)
@@ -191,6 +202,7 @@ def _train(
     settings: RewardTraining,
     progress: Progress,
     label: str,
+    device: str | None,
 ) -> tuple["PreTrainedModel", float, float]:
     """Return the trained model (LoRA merged), its mean loss, and the seconds that took."""
     import torch
@@ -199,7 +211,9 @@ def _train(
     from transformers import PrinterCallback, TrainerCallback, TrainerState
     from trl import RewardConfig, RewardTrainer
 
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and device != "cpu"
+    if cuda and device and ":" in device:
+        torch.cuda.set_device(device)  # the trainer takes the current one
     lora = None
     if settings.rank is not None:
         lora = LoraConfig(

@@ -66,7 +66,7 @@ def generate(
         rows: Prompts with weights and seeds.
         max_new_tokens: The longest answer, end of sequence counted.
         temperature: 0 takes the likeliest token.
-        batch_rows: Rows in a forward pass; changes the speed, not the answers.
+        batch_rows: Rows in a forward pass; changes the speed, and an answer only where rounding decides a token.
         on_done: Called with the number of answers finished since the last call.
 
     Returns:

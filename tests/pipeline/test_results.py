@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import tiny_run
-from valuesoup.configfile import load_config
+from tiny import save_base
+from valuesoup.configfile import load_config, parse_config
 from valuesoup.errors import UserError
+from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.run import open_run, read_results, run
 from valuesoup.pipeline.status import run_status
 from valuesoup.report.assemble import write_run_report
 from valuesoup.store import Progress
+from valuesoup.worlds.errands import pairs as errands
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def check_schema(results: dict[str, Any], values: list[str], *, sound: bool = Tr
         volume = method["hypervolume"]
         assert 0 <= volume["low"] <= volume["value"] + 1e-12
         assert volume["value"] <= volume["high"] + 1e-12
-        assert volume["high"] <= 1 + 1e-9
+        assert volume["value"] <= 1 + 1e-9  # a resample may pass the best point estimates
         assert isinstance(method["trained_pairs"], int)
         assert method["train_seconds"] >= 0
         assert method["evaluate_seconds"] > 0
@@ -125,7 +128,7 @@ def test_each_methods_frontier_is_what_no_other_of_its_candidates_beats(results:
 
 def test_validation_and_test_prompts_are_as_many_as_asked_and_never_trained_on(demo_run: tuple[Path, str]) -> None:
     finished = open_run(demo_run[0])
-    from valuesoup.pipeline.data import load_part, load_prompts
+    from valuesoup.pipeline.data import load_part
 
     split = finished.artifacts[finished.plan.split.key]
     parts = {
@@ -139,7 +142,7 @@ def test_validation_and_test_prompts_are_as_many_as_asked_and_never_trained_on(d
     assert not parts["validation"] & parts["test"]
     for part, size in (("validation", 8), ("test", 12)):
         asked = load_prompts(finished.artifacts[getattr(finished.plan.evaluated[0], part).prompts.key])
-        assert [prompt["dataset"] for prompt in asked] == ["helpful"] * size + ["harmless"] * size
+        assert [prompt["datasets"] for prompt in asked] == [["helpful"]] * size + [["harmless"]] * size
 
 
 def test_status_of_a_finished_run_is_all_done_and_its_stages_are_the_artifacts(demo_run: tuple[Path, str]) -> None:
@@ -270,3 +273,33 @@ def test_a_finished_run_gives_its_soup_and_names_its_methods(demo_run: tuple[Pat
     assert soup.generate(["how do i bake bread ?"], {"helpful": 0.5, "harmless": 0.5}, max_new_tokens=3) != []
     with pytest.raises(UserError, match=r"no method 'vc-sop'; did you mean 'vc-soup'\?"):
         finished.soup("vc-sop")
+
+
+def test_a_prompt_of_two_data_sets_is_answered_and_counted_once(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    rows = list(errands("helpful", 60))
+    for value in ("a", "b"):
+        (tmp_path / f"{value}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = parse_config(
+        f"""
+base: {{model: {base}, device: cpu}}
+values:
+  a: {{data: {tmp_path / "a.jsonl"}, reward: {{function: "tiny_rewards:length"}}}}
+  b: {{data: {tmp_path / "b.jsonl"}, reward: {{function: "tiny_rewards:vowels"}}}}
+methods: [dpo]
+training: {{rank: 2, epochs: 1, batch_size: 4}}
+generation: {{max_new_tokens: 4}}
+evaluation: {{test_prompts: 6, validation_prompts: 4, resamples: 20}}
+""",
+        "shared prompts",
+    )
+    finished = run(config, tmp_path / "run")
+    asked = load_prompts(finished.artifacts[finished.plan.evaluated[0].test.prompts.key])
+    assert len(asked) == 6
+    assert all(prompt["datasets"] == ["a", "b"] for prompt in asked)
+
+
+def test_a_base_made_here_never_sees_a_held_out_prompt(demo_run: tuple[Path, str]) -> None:
+    lines = [line for line in demo_run[1].splitlines() if "begin as held-out prompts: left out" in line]
+    assert len(lines) == 1
+    assert int(lines[0].split()[0]) > 0

@@ -97,10 +97,11 @@ def test_the_csv_of_the_frontier_holds_the_scores_of_the_results(written: Path) 
     data = report_data(2)
     with (written.parent / "figures/frontier.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
-    for one in data.results["candidates"]:
-        row = rows[one["id"]]
-        scores = one["test"] or one["validation"]
-        assert row["split"] == ("test" if one["test"] else "validation")
+    tested = [one for one in data.results["candidates"] if one["test"]]
+    assert set(rows) == {one["id"] for one in tested}  # what is drawn: never validation scores beside test scores
+    for one in tested:
+        row, scores = rows[one["id"]], one["test"]
+        assert row["split"] == "test"
         for value in data.results["values"]:
             assert float(row[value]) == scores[value]["mean"]
             assert float(row[f"{value} low"]) == scores[value]["low"]

@@ -49,6 +49,8 @@ def _candidates(data: ReportData) -> Table:
             estimate = scores[value]
             row |= {f"s{j}": estimate["mean"], f"low{j}": estimate.get("low"), f"high{j}": estimate.get("high")}
         rows.append(row)
+    if any(row["split"] == "test" for row in rows):  # one figure never mixes prompts
+        rows = [row for row in rows if row["split"] == "test"]
     _mark_lines(rows, len(values))
     headings = {f"s{j}": value for j, value in enumerate(values)}
     headings |= {f"{end}{j}": f"{value} {end}" for j, value in enumerate(values) for end in ("low", "high")}
@@ -56,16 +58,13 @@ def _candidates(data: ReportData) -> Table:
 
 
 def _mark_lines(rows: list[Row], n: int) -> None:
-    """Mark the points that a method's line joins: its frontier, non-dominated on the best split it was scored on.
+    """Mark the points that a method's line joins: those of its frontier that none of them dominates.
 
-    Test and validation prompts differ, so one line never mixes them. Policies between which nothing can be mixed
-    are not joined: a line would promise what lies on it.
+    Policies between which nothing can be mixed are not joined: a line would promise what lies on it.
     """
     for method in {str(row["method"]) for row in rows}:
         own = [row for row in rows if row["method"] == method]
-        splits = {str(row["split"]) for row in own}
-        split = "test" if "test" in splits else "validation"
-        line = [row for row in own if row["split"] == split and row["frontier"] and any(o["mixed"] for o in own)]
+        line = [row for row in own if row["frontier"] and any(other["mixed"] for other in own)]
         scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
         for row in own:
             row["joined"] = False
@@ -195,16 +194,14 @@ def _share(rows: Iterable[Row], key: str) -> int:
 
 def _frontier_caption(data: ReportData, table: Table) -> str:
     n = len(data.results["values"])
-    tested = sum(row["split"] == "test" for row in table.rows)
-    if tested == 0:
-        text = "No candidate has test scores: these are of the validation prompts, on which they were chosen. "
-    elif tested == len(table.rows):
+    if any(row["split"] == "test" for row in table.rows):
         text = "Scores on the test prompts. "
+        if left := len(data.results.get("candidates") or ()) - len(table.rows):
+            text += (
+                f"{left} candidates off their method's validation frontier were not scored there and are not drawn. "
+            )
     else:
-        text = (
-            f"Scores on the test prompts for {tested} candidates; the other {len(table.rows) - tested} "
-            "were not chosen and stand at their validation scores. "
-        )
+        text = "No candidate has test scores: these are of the validation prompts, on which they were chosen. "
     text += (
         "Strong points are on their method's validation frontier, faint ones are not; bars are bootstrap "
         "intervals over prompts. "

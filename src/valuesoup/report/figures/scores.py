@@ -49,6 +49,9 @@ def _candidates(data: ReportData) -> Table:
             estimate = scores[value]
             row |= {f"s{j}": estimate["mean"], f"low{j}": estimate.get("low"), f"high{j}": estimate.get("high")}
         rows.append(row)
+    dials = {row["method"] for row in rows if row.pop("mixed")}
+    for row in rows:
+        row["dial"] = row["method"] in dials
     if any(row["split"] == "test" for row in rows):  # one figure never mixes prompts
         rows = [row for row in rows if row["split"] == "test"]
     _mark_lines(rows, len(values))
@@ -64,16 +67,12 @@ def _mark_lines(rows: list[Row], n: int) -> None:
     """
     for method in {str(row["method"]) for row in rows}:
         own = [row for row in rows if row["method"] == method]
-        line = [row for row in own if row["frontier"] and any(other["mixed"] for other in own)]
+        line = [row for row in own if row["frontier"] and row["dial"]]
         scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
         for row in own:
             row["joined"] = False
         for row, keep in zip(line, pareto(scores) if line else [], strict=True):
             row["joined"] = bool(keep)
-        for row in own:
-            row["dial"] = any(other["mixed"] for other in own)
-    for row in rows:
-        del row["mixed"]
 
 
 def _tooltip(data: ReportData) -> list[alt.Tooltip]:

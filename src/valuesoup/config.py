@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,8 @@ from valuesoup.methods import COMPARED, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.rewards.training import RewardTraining
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
+
+_Located = TypeVar("_Located", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -271,3 +274,25 @@ class RunConfig(Section):
             if isinstance(tau, dict) and set(tau) != set(self.values):
                 raise ValueError(f"tau of method '{entry.name}' must name the values {', '.join(self.values)}")
         return self
+
+    def with_absolute_paths(self) -> "RunConfig":
+        """Return the configuration with every local file and folder by its absolute path, for the run folder."""
+
+        def absolute(section: _Located, *names: str) -> _Located:
+            found = {name: Path(getattr(section, name) or "") for name in names}
+            here = {name: str(path.resolve()) for name, path in found.items() if path.name and path.exists()}
+            return section.model_copy(update=here)
+
+        values = {
+            name: value.model_copy(
+                update={
+                    "data": tuple(absolute(source, "path") for source in value.data),
+                    "reward": absolute(value.reward, "model"),
+                }
+            )
+            for name, value in self.values.items()
+        }
+        base = absolute(self.base, "model")
+        if base.dialogues is not None:
+            base = base.model_copy(update={"dialogues": tuple(absolute(source, "path") for source in base.dialogues)})
+        return self.model_copy(update={"values": values, "base": base})

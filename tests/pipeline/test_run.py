@@ -198,6 +198,18 @@ def test_data_and_base_may_move_without_anything_being_made_again(tmp_path: Path
     assert keys[0] == keys[1]
 
 
+def test_a_run_on_relative_paths_is_opened_from_anywhere(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(tmp_path / "data", base)
+    monkeypatch.chdir(tmp_path)
+    relative = [f"values.{value}.data=data/{value}.jsonl" for value in ("long", "open")]
+    run(quick(tmp_path / "data", base, *relative), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert all(stage.done for stage in run_status(tmp_path / "run"))
+
+
 def test_references_are_shared_between_runs(tmp_path: Path, base: Path) -> None:
     run(quick(tmp_path / "data", base), tmp_path / "one")
     run(quick(tmp_path / "data", base, "training.rank=3"), tmp_path / "two")

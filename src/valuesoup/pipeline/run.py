@@ -74,6 +74,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
     """
     progress = progress or Progress()
     out = Path(folder)
+    config = config.with_absolute_paths()
     plan = make_plan(config)
     with lock_run(out), disk_errors(f"run folder {out}", out):
         text = dump_config(config)

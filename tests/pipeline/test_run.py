@@ -235,7 +235,10 @@ def test_too_few_pairs_after_filtering_shows_the_retention_and_finished_stages_s
     [
         ("values.open.reward.function=tiny_rewards:constant", ["value 'open'", "data set 'long'", "the same score"]),
         ("values.long.reward.function=tiny_rewards:too_few", ["tiny_rewards:too_few", "one number per answer"]),
-        ("evaluation.test_prompts=500", ["value 'long' has", "conversations, too few for 500 test and 4 validation prompts"]),
+        (
+            "evaluation.test_prompts=500",
+            ["value 'long' has", "conversations, too few for 500 test and 4"],
+        ),
         ("values.long.data=nowhere/gone.jsonl", ["gone.jsonl"]),
         ("values.long.data=gone.jsonl", ["gone.jsonl"]),
         ("base.model=/nowhere/base", ["/nowhere/base"]),

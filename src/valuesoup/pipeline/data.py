@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 from valuesoup.data import Message, Messages, Pairs, drop_long, load_function, load_pairs, render_prompt, split_pairs
@@ -175,5 +174,5 @@ def _dropped(counts: Mapping[str, int]) -> str:
 
 def summary_of(split: Artifact) -> dict[str, Any]:
     """Return sizes and dropped rows per value."""
-    found: dict[str, Any] = json.loads(Path(split.path / "summary.json").read_text())
+    found: dict[str, Any] = split.json("summary.json")
     return found

@@ -1,6 +1,7 @@
 """From artifacts to ``results.json``: means with intervals, frontiers, hypervolumes, costs, geometry."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from valuesoup.evaluation.frontier import pareto, reference_point
 from valuesoup.evaluation.statistics import (
+    Interval,
     frontier_probability,
     hypervolume_difference,
     hypervolume_interval,
@@ -91,7 +93,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                         "frontier_probability": probability.get(key),
                     }
                 )
-            volume: tuple[float, ...] = (0.0, 0.0, 0.0)  # no candidate above the fluency bound
+            volume = Interval(0.0, 0.0, 0.0)  # no candidate above the fluency bound
             if own:
                 frontiers[method] = np.stack([test[(number, place)] for place in sorted(own)])
                 volume = hypervolume_interval(
@@ -99,11 +101,14 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                 )
             methods[method] = {
                 "title": _title(plan, method),
-                "hypervolume": dict(zip(("value", "low", "high"), volume, strict=True)),
+                "hypervolume": volume._asdict(),
                 **_cost(
                     plan, found, method, [evaluated.validation, evaluated.test], len(places) / len(stack.candidates)
                 ),
             }
+    difference = partial(
+        hypervolume_difference, draws=draws["test"], reference=reference, best=best, level=config.evaluation.level
+    )
     order = [BASE, *(entry.name for entry in config.methods)]
     rows.sort(key=lambda row: order.index(row["method"]))
     return {
@@ -120,19 +125,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         },
         "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
         "differences": [
-            {
-                "first": first,
-                "second": second,
-                **dict(
-                    zip(
-                        ("value", "low", "high"),
-                        hypervolume_difference(
-                            frontiers[first], frontiers[second], draws["test"], reference, best, config.evaluation.level
-                        ),
-                        strict=True,
-                    )
-                ),
-            }
+            {"first": first, "second": second, **difference(frontiers[first], frontiers[second])._asdict()}
             for first, second in combinations([name for name in order if name in frontiers], 2)
         ],
         "reference_point": dict(zip(names, reference.tolist(), strict=True)),

@@ -93,7 +93,7 @@ def train(
     if kept is not None and validation_on == "all pairs":
         work.progress.say(f"    the filter leaves fewer than {LEAST_VALIDATION} validation pairs: loss taken on all")
     checkpoints = work.out / ".checkpoints"
-    steps = max(1, int(np.ceil(np.ceil(len(rows["train"]) / settings.batch_size) * settings.epochs)))
+    steps = settings.steps(len(rows["train"]))
     with work.task(steps, "steps") as task:
         trained = train_vectors(
             soup, rows["train"], rows["validation"], settings, names=[value], work=checkpoints, seed=seed, task=task

@@ -1,5 +1,6 @@
 """Settings of training; defaults are the paper's (section 5.1.4)."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -57,6 +58,10 @@ class TrainingSettings(BaseModel):
     def lora_alpha(self) -> float:
         """The alpha in force."""
         return self.alpha if self.alpha is not None else 2.0 * self.rank
+
+    def steps(self, rows: int) -> int:
+        """Return the optimiser steps of a training on that many rows."""
+        return max(1, math.ceil(math.ceil(rows / self.batch_size) * self.epochs))
 
 
 class PretrainSettings(BaseModel):

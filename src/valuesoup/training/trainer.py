@@ -263,7 +263,7 @@ def train_vectors(
     """
     held_out = validation if validation is not None and len(validation) else None
     per_epoch = math.ceil(len(rows) / settings.batch_size)
-    steps = max(1, math.ceil(per_epoch * settings.epochs))
+    steps = settings.steps(len(rows))
     logs = max(1, per_epoch // (settings.evaluations * LOGS_PER_EPOCH))
     # Validations fall on logged steps: a checkpoint then never splits a window of the training curves.
     every = math.ceil(per_epoch / settings.evaluations / logs) * logs

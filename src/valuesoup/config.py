@@ -19,6 +19,7 @@ from pydantic import (
 from valuesoup.errors import UserError
 from valuesoup.methods import COMPARED, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
+from valuesoup.methods.compositions import CompositionChoice
 from valuesoup.rewards.training import RewardTraining
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
@@ -184,23 +185,31 @@ class MethodConfig(Section):
     name: str = Field(pattern=r"^[\w.+τρ-]{1,60}$")
     """Unique in the run."""
     preset: str | None = None
-    """Name of a preset: dpo, soup, vc-soup, or one of another package."""
+    """Name of a preset, of this package or of another one; `valuesoup methods` lists them."""
     settings: dict[str, Any] = {}
     """The preset's settings that differ from its defaults."""
     pairs: PairsChoice | None = None
-    """Which pairs, where no preset is named."""
+    """Which pairs; beside a preset, in place of the preset's."""
     objective: ObjectiveChoice | None = None
-    """Which objective, where no preset is named."""
+    """Which objective; beside a preset, in place of the preset's."""
     weights: WeightsChoice | None = None
-    """Which weights, where no preset is named."""
+    """Which weights; beside a preset, in place of the preset's."""
+    composition: CompositionChoice | None = None
+    """How vectors are mixed, if not linearly."""
+    training: dict[str, JsonValue] = {}
+    """Settings of the training for this method alone, in place of the run's."""
 
     @cached_property
     def method(self) -> Method:
         """The three choices."""
-        if self.preset is not None:
-            return preset(self.preset).build(self.settings)
-        chosen = {"pairs": self.pairs, "objective": self.objective, "weights": self.weights}
-        return Method.model_validate({key: value for key, value in chosen.items() if value is not None})
+        named = {} if self.preset is None else dict(preset(self.preset).build(self.settings))
+        chosen = {
+            name: getattr(self, name)
+            for name in ("pairs", "objective", "weights", "composition")
+            if getattr(self, name) is not None
+        }
+        training = {**named.get("training", {}), **self.training}
+        return Method.model_validate({**named, **chosen, "training": training})
 
     @property
     def title(self) -> str:
@@ -212,8 +221,8 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _builds(self) -> "MethodConfig":
-        if self.preset is not None and (self.pairs or self.objective or self.weights):
-            raise ValueError("name a preset, or spell out pairs, objective and weights, not both")
+        if self.preset is None and self.settings:
+            raise ValueError("settings are those of a preset; name one, or spell out pairs, objective and weights")
         try:
             _ = self.method
         except UserError as error:
@@ -258,6 +267,8 @@ class RunConfig(Section):
     """How candidates are judged."""
     seed: NonNegativeInt = 0
     """Of splits, initialisation, the order of rows, sampling and resampling."""
+    seeds: tuple[NonNegativeInt, ...] = ()
+    """Run once per seed, each in a folder of its own, and combine the results."""
     title: str = "valuesoup"
     """Heading of the report."""
 
@@ -269,10 +280,24 @@ class RunConfig(Section):
                 raise ValueError("no method can be called 'base': that is the base model itself")
             if names.count(name) > 1:
                 raise ValueError(f"two methods are called '{name}'; give one of them another name")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "RunConfig":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {', '.join(map(str, self.seeds))}: name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> "RunConfig":
         for entry in self.methods:
-            tau = getattr(entry.method.pairs, "tau", None)
-            if isinstance(tau, dict) and set(tau) != set(self.values):
-                raise ValueError(f"tau of method '{entry.name}' must name the values {', '.join(self.values)}")
+            try:
+                entry.method.check(list(self.values))
+            except (ValueError, UserError) as error:
+                raise ValueError(f"method '{entry.name}': {error}") from None
+            if "max_length" in entry.method.training:
+                raise ValueError(f"method '{entry.name}': max_length is the same for every method of a run")
+            TrainingSettings.model_validate({**self.training.model_dump(), **entry.method.training})
         return self
 
     def with_absolute_paths(self) -> "RunConfig":

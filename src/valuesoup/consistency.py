@@ -130,6 +130,57 @@ def keep_threshold(vc: ArrayLike, fraction: float) -> float:
     return float(np.partition(defined, position)[position])
 
 
+def auto_threshold(vc: ArrayLike) -> float:
+    """Return the threshold τ ≥ 0 that maximises √N_τ · mean(VC of the kept pairs), N_τ pairs kept (``tau: auto``).
+
+    A higher threshold makes the pairs agree more and leaves fewer of them; the product is, up to a constant, how far
+    the sum of the kept pairs' directions stands out of its noise. It is not from a paper.
+
+    Args:
+        vc: (N,) value consistency.
+
+    Raises:
+        UserError: No pair has a positive consistency.
+    """
+    consistency = np.asarray(vc, dtype=np.float64)
+    ordered = np.sort(consistency[consistency > 0])[::-1]  # NaN is not > 0
+    if not ordered.size:
+        raise UserError(f"None of the {consistency.size} pairs has a positive value consistency: no threshold helps.")
+    counts = np.arange(1, ordered.size + 1)
+    gain = np.cumsum(ordered) / np.sqrt(counts)
+    # Pairs tied with the last one kept stay too, so that the order of the data does not matter.
+    last_of_tie = np.append(ordered[1:] < ordered[:-1], True)
+    return float(ordered[int(np.argmax(np.where(last_of_tie, gain, -np.inf)))])
+
+
+def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = False) -> NDArray[np.float64]:
+    """Return the weight of each pair in the loss, (N,): 0 leaves it out, a negative one swaps its sides.
+
+    The plain rule gives 1 to VC ≥ τ (Eq. 14) and 0 to the rest. Neither of the two changes is from a paper.
+
+    Args:
+        vc: (N,) value consistency; undefined pairs weigh 0.
+        tau: Threshold in [-1, 1].
+        soft: Let the weight grow with the consistency, (VC − τ)/(1 − τ), scaled to a mean of 1 over the kept pairs.
+        flip: Take a pair with VC ≤ −τ, with its sides swapped: all values together disagree with its label.
+
+    Raises:
+        UserError: ``flip`` with τ ≤ 0, where a pair could count on both sides.
+    """
+    consistency = np.asarray(vc, dtype=np.float64)
+    if flip and not tau > 0:
+        raise UserError(f"Flipping pairs needs a threshold above 0, not {tau:.4g}: else a pair counts on both sides.")
+    sign = consistent(consistency, tau).astype(np.float64)
+    if flip:
+        sign -= consistent(-consistency, tau)
+    if not soft:
+        return sign
+    strength = np.where(sign != 0, (np.abs(consistency) if flip else consistency) - tau, 0.0)
+    total = strength.sum()
+    # Where every kept pair lies exactly on the threshold there is nothing to grade.
+    return sign * strength * (np.count_nonzero(sign) / total) if total > 0 else sign
+
+
 def consistent(vc: ArrayLike, tau: float) -> NDArray[np.bool_]:
     """Return which pairs have a consistency of at least ``tau``, (N,) bool; undefined ones never do (Eq. 13)."""
     return np.asarray(np.asarray(vc, dtype=np.float64) >= tau, dtype=np.bool_)

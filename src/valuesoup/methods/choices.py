@@ -1,12 +1,24 @@
 """The three choices that make a method: which pairs, which objective, which weights."""
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from valuesoup.consistency import Statistics, Threshold, threshold
 from valuesoup.errors import UserError
+from valuesoup.expansion.fusion import Rewriter
+
+Tau: TypeAlias = Threshold | Literal["auto"]
 
 
 def _known(tau: Any) -> Any:
@@ -16,22 +28,30 @@ def _known(tau: Any) -> Any:
             with suppress(ValueError):  # 1e-1 is text to YAML
                 one = float(one)
         if not isinstance(one, str | int | float):
-            raise ValueError("a threshold is a number in [-1, 1] or one of strict, positive and lenient")
+            raise ValueError("a threshold is a number in [-1, 1] or one of strict, positive, lenient and auto")
         try:
-            threshold(one, values=2)  # type: ignore[arg-type]  # a name is what is checked
+            if one != "auto":
+                threshold(one, values=2)  # type: ignore[arg-type]  # a name is what is checked
         except UserError as error:
             raise ValueError(str(error)) from None
     return tau
 
 
-Thresholds = Annotated[Threshold | dict[str, Threshold], BeforeValidator(_known)]
-"""τ in [−1, 1] or its name (strict √((n−1)/n), positive 0, lenient −1/√n), for every value or per value."""
+Thresholds = Annotated[Tau | dict[str, Tau], BeforeValidator(_known)]
+"""τ in [−1, 1] or its name (strict √((n−1)/n), positive 0, lenient −1/√n, auto), for every value or per value."""
 
 
 class Choice(BaseModel):
     """Base of the choices: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def check(self, values: Sequence[str]) -> None:
+        """Check the choice against the values of a run.
+
+        Raises:
+            ValueError: It names other values, or does not fit their number.
+        """
 
 
 class All(Choice):
@@ -52,6 +72,12 @@ class Consistent(Choice):
     """Over which responses σ_j is taken: of the set that is filtered, of D_j, or of all sets."""
     minimum_pairs: PositiveInt = 16
     """Fewer pairs left than this is an error."""
+    soft: bool = False
+    """Beyond the paper: let a kept pair's weight in the loss grow with its consistency."""
+    flip: bool = False
+    """Beyond the paper: take pairs with VC ≤ −τ as well, with their sides swapped."""
+    pooled: bool = False
+    """Beyond the paper: let the consistent pairs of every D_j serve every value."""
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +90,12 @@ class Consistent(Choice):
             raise ValueError("give either tau or keep, not both")
         return self
 
-    def tau_of(self, value: str) -> Threshold:
+    def check(self, values: Sequence[str]) -> None:
+        """Thresholds per value must name the values."""
+        if isinstance(self.tau, dict) and set(self.tau) != set(values):
+            raise ValueError(f"tau must name the values {', '.join(values)}")
+
+    def tau_of(self, value: str) -> Tau:
         """Return τ_i of one value.
 
         Raises:
@@ -74,10 +105,96 @@ class Consistent(Choice):
         return self.tau[value] if isinstance(self.tau, dict) else self.tau
 
 
+class Expanded(Choice):
+    """The pairs of D_i, and pairs on fused prompts that admit every value (MORA, arXiv:2605.11679)."""
+
+    kind: Literal["expanded"] = "expanded"
+    rewriter: Rewriter = Rewriter(policy=True)
+    """Who fuses the intents: an endpoint, a Python function, or the policy itself."""
+    prompts: PositiveInt = 1000
+    """At most this many training prompts of a data set are mined."""
+    rollouts: Annotated[int, Field(ge=2)] = 16
+    """N, answers to each prompt."""
+    thresholds: dict[str, float] | None = None
+    """κ_j, the reward that passes, per value; by default the median of each reward over all rollouts."""
+    most: PositiveInt | None = None
+    """Add at most this many pairs, those of the largest margin."""
+    filter: Consistent | None = None
+    """Keep of D_i only the consistent pairs; the fused ones are consistent by construction."""
+
+    def check(self, values: Sequence[str]) -> None:
+        """Thresholds must name the values."""
+        if self.thresholds is not None and set(self.thresholds) != set(values):
+            raise ValueError(f"thresholds must name the values {', '.join(values)}")
+        if self.filter is not None:
+            self.filter.check(values)
+
+
 class Independent(Choice):
     """One vector per value, each trained on its own pairs by DPO."""
 
     kind: Literal["independent"] = "independent"
+
+
+class Mixed(Choice):
+    """One policy trained by DPO on the pairs of all values together."""
+
+    kind: Literal["mixed"] = "mixed"
+
+
+class Sequential(Choice):
+    """One policy trained on value after value; each stage starts from the policy before it and refers to it."""
+
+    kind: Literal["sequential"] = "sequential"
+    orders: Literal["given", "all"] | tuple[tuple[str, ...], ...] = "given"
+    """Orders of the values, one policy each: as the run lists them, all of them (up to three values), or a list."""
+
+    def check(self, values: Sequence[str]) -> None:
+        """Orders must be orders of the values."""
+        if self.orders == "all" and len(values) > 3:
+            raise ValueError(f"{len(values)} values have too many orders to train them all; list those you want")
+        for order in self.orders if not isinstance(self.orders, str) else ():
+            if sorted(order) != sorted(values):
+                raise ValueError(f"an order must hold each of {', '.join(values)} once, not {', '.join(order)}")
+
+
+class Weighted(Choice):
+    """One policy per weight vector λ, trained on all pairs with the loss of D_i's pairs weighted by λ_i."""
+
+    kind: Literal["weighted"] = "weighted"
+
+
+class Margin(Choice):
+    """One policy per weight vector w, trained on the primary value's pairs with the others' rewards as a margin."""
+
+    kind: Literal["margin"] = "margin"
+    primary: str | None = None
+    """The value k whose pairs are trained on; by default the first."""
+    rewards: Literal["implicit", "models"] = "implicit"
+    """Where Δr_j comes from: β·log(π_j/π_0) of the DPO-trained policy of value j, or its reward model."""
+    normalise: bool = False
+    """Divide the reward models' gaps by σ_j."""
+
+    def check(self, values: Sequence[str]) -> None:
+        """The primary value must be one of them."""
+        if self.primary is not None and self.primary not in values:
+            raise ValueError(f"primary '{self.primary}' is none of the values {', '.join(values)}")
+
+    @model_validator(mode="after")
+    def _normalise_models(self) -> "Margin":
+        if self.normalise and self.rewards == "implicit":
+            raise ValueError("normalise divides the rewards of models; implicit rewards share one scale, β")
+        return self
+
+
+class Decorrelated(Choice):
+    """One vector per value, with the dependence of their A factors (HSIC) as a penalty."""
+
+    kind: Literal["decorrelated"] = "decorrelated"
+    alpha: Annotated[float, Field(ge=0)] = 10.0
+    """α, the weight of the penalty."""
+    mode: Literal["sequential", "joint"] = "sequential"
+    """One after the other, each away from all earlier ones, or all in one pass."""
 
 
 class Single(Choice):
@@ -92,19 +209,53 @@ class Simplex(Choice):
     kind: Literal["simplex"] = "simplex"
     steps: PositiveInt = 10
     """Divisions of an edge."""
+    totals: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    """Sums of the weights; a sum above 1 extrapolates (beyond the papers)."""
 
 
-PairsChoice = Annotated[All | Consistent, Field(discriminator="kind")]
-ObjectiveChoice = Independent
-WeightsChoice = Annotated[Single | Simplex, Field(discriminator="kind")]
+class Cube(Choice):
+    """Every λ of a grid over a cube; the sum may pass 1."""
+
+    kind: Literal["cube"] = "cube"
+    levels: Annotated[tuple[float, ...], Field(min_length=1)] = tuple(level / 10 for level in range(1, 11))
+    """The weights that each value may take."""
 
 
-class Method(Choice):
-    """A method is its three choices; nothing else of the pipeline asks what it is called."""
+class Sobol(Choice):
+    """Sobol points in a cube: as even as the grid, with as many points as wanted for any number of values."""
 
-    pairs: PairsChoice = All()
-    """Which pairs."""
-    objective: ObjectiveChoice = Independent()
-    """Which objective."""
-    weights: WeightsChoice = Simplex()
-    """Which weights."""
+    kind: Literal["sobol"] = "sobol"
+    points: PositiveInt = 64
+    """How many; powers of two cover best."""
+    low: float = 0.0
+    """Least weight."""
+    high: float = 1.0
+    """Greatest weight."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Sobol":
+        if not self.high > self.low:
+            raise ValueError(f"the cube goes from {self.low} to {self.high}; high must be above low")
+        return self
+
+
+class Points(Choice):
+    """Weight vectors given one by one."""
+
+    kind: Literal["points"] = "points"
+    rows: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
+    """Weight by value; a value left out weighs 0."""
+
+    def check(self, values: Sequence[str]) -> None:
+        """Rows must name the values."""
+        for row in self.rows:
+            for name in row:
+                if name not in values:
+                    raise ValueError(f"a point weighs '{name}', which is none of the values {', '.join(values)}")
+
+
+PairsChoice = Annotated[All | Consistent | Expanded, Field(discriminator="kind")]
+ObjectiveChoice = Annotated[
+    Independent | Mixed | Sequential | Weighted | Margin | Decorrelated, Field(discriminator="kind")
+]
+WeightsChoice = Annotated[Single | Simplex | Cube | Sobol | Points, Field(discriminator="kind")]

@@ -11,12 +11,17 @@ from typing import Any
 from pydantic import ConfigDict, create_model
 
 from valuesoup.errors import UserError, did_you_mean
-from valuesoup.methods.choices import Method
+from valuesoup.methods.method import Method
 
 BUILT_IN = {
     "dpo": "valuesoup.methods.dpo:dpo",
+    "seqt": "valuesoup.methods.seqt:seqt",
+    "dpo-lw": "valuesoup.methods.dpo_lw:dpo_lw",
+    "modpo": "valuesoup.methods.modpo:modpo",
     "soup": "valuesoup.methods.rewarded_soup:soup",
     "vc-soup": "valuesoup.methods.vc_soup:vc_soup",
+    "mva": "valuesoup.methods.mva:mva",
+    "mora": "valuesoup.methods.mora:mora",
 }
 """Name of each preset that comes with the package, and where its function is."""
 
@@ -35,13 +40,25 @@ class Preset:
         name: As written in configurations.
         title: As written in figures.
         paper: Where it comes from.
+        formula: What it minimises and which policies it yields, in the notation of the documentation; may be empty.
         function: Its signature is its configuration schema.
     """
 
     name: str
     title: str
     paper: str
+    formula: str
     function: Callable[..., Method]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n\n")[0].replace("\n", " ")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its settings with their defaults; a setting without one is ``inspect.Parameter.empty``."""
+        return {name: of.default for name, of in inspect.signature(self.function).parameters.items()}
 
     def build(self, arguments: Mapping[str, Any]) -> Method:
         """Return the method for these settings.
@@ -63,17 +80,18 @@ class Preset:
         return self.function(**{name: getattr(given, name) for name in given.model_fields_set})
 
 
-def method(name: str, *, title: str, paper: str) -> Callable[[Callable[..., Method]], Preset]:
+def method(name: str, *, title: str, paper: str, formula: str = "") -> Callable[[Callable[..., Method]], Preset]:
     """Turn a function that returns a :class:`Method` into a preset.
 
     Args:
         name: As written in configurations, e.g. ``vc-soup``.
         title: As written in figures.
         paper: Its source, e.g. ``arXiv:2603.18113``.
+        formula: What it minimises and which policies it yields, for ``valuesoup methods``.
     """
 
     def decorate(function: Callable[..., Method]) -> Preset:
-        return Preset(name, title, paper, function)
+        return Preset(name, title, paper, formula, function)
 
     return decorate
 

@@ -19,10 +19,13 @@ from valuesoup.evaluation.statistics import (
 )
 from valuesoup.pipeline.candidates import answer_scores
 from valuesoup.pipeline.plan import BASE, Measured, Plan
+from valuesoup.pipeline.recipes import Candidate, Recipe
 from valuesoup.rewards import RewardTable
-from valuesoup.store import Artifact
+from valuesoup.store import Artifact, topological
 
 SCHEMA = 1
+EXPANSION_STEPS = frozenset({"mining", "answers", "rated", "mined", "fusion", "expanded"})
+"""Stages that prompt expansion takes beside what every method shares."""
 Found = Mapping[str, Artifact]
 Scores = dict[tuple[int, int], NDArray[np.float64]]
 """(prompts, n) scores by stack and place of the candidate."""
@@ -72,18 +75,14 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         quality = found[evaluated.quality.key].json("quality.json")
         for method, places in stack.methods.items():
             own = set(chosen["frontier"][method])
-            for place in places:
+            for place, candidate in zip(places, stack.offered[method], strict=True):
                 key = (number, place)
-                weights = (
-                    dict.fromkeys(names, 0.0)
-                    if method == BASE
-                    else dict(zip(stack.vectors, stack.candidates[place], strict=True))
-                )
                 rows.append(
                     {
-                        "id": candidate_id(method, weights),
+                        "id": candidate_id(method, candidate),
                         "method": method,
-                        "weights": weights,
+                        "weights": candidate.weights,
+                        "outside_simplex": _outside(candidate),
                         "validation": estimates["validation"][key],
                         "test": estimates["test"].get(key),
                         "truth": truth.get(key),
@@ -105,6 +104,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                 **_cost(
                     plan, found, method, [evaluated.validation, evaluated.test], len(places) / len(stack.candidates)
                 ),
+                "frontier_points": len(own),
             }
     difference = partial(
         hypervolume_difference, draws=draws["test"], reference=reference, best=best, level=config.evaluation.level
@@ -120,8 +120,13 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         "candidates": rows,
         "methods": {name: methods[name] for name in order},
         "trainings": {
-            method: {name: found[node.key].json("summary.json") for name, node in vectors.items()}
-            for method, vectors in plan.vectors.items()
+            method: {name: found[node.key].json("summary.json") for name, node in recipe.trainings.items()}
+            for method, recipe in plan.recipes.items()
+        },
+        "expansions": {
+            method: {name: _expansion(found[node.key]) for name, node in recipe.expansions.items()}
+            for method, recipe in plan.recipes.items()
+            if recipe.expansions
         },
         "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
         "differences": [
@@ -133,11 +138,15 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     }
 
 
-def candidate_id(method: str, weights: Mapping[str, float]) -> str:
+def candidate_id(method: str, candidate: Candidate) -> str:
     """Return a candidate's name, e.g. ``vc-soup/helpful=0.6,harmless=0.4``."""
-    if method == BASE:
-        return BASE
-    return f"{method}/" + ",".join(f"{name}={weight:.6g}" for name, weight in weights.items())
+    return BASE if method == BASE else f"{method}/{candidate.label}"
+
+
+def _outside(candidate: Candidate) -> bool:
+    """Return whether the weights leave the simplex: their sum is not 1, or one is negative; the base is inside."""
+    weights = list((candidate.weights or {}).values())
+    return any(weights) and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-9)
 
 
 def _scores(plan: Plan, found: Found, part: str) -> Scores:
@@ -193,12 +202,17 @@ def _title(plan: Plan, method: str) -> str:
 
 
 def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share: float) -> dict[str, float | int]:
-    """Return what a method took; of an evaluation shared with others, the share of its candidates."""
-    trainings = [found[node.key] for node in plan.vectors.get(method, {}).values()]
+    """Return what a method takes on its own; of an evaluation shared with others, the share of its candidates."""
+    recipe = plan.recipes.get(method, Recipe())
+    trainings = {node.key: found[node.key] for node in recipe.trainings.values()}
+    # Rollouts, rewriting and scoring of prompt expansion; what every method shares is not counted.
+    steps = [node for node in topological(recipe.expansions.values()) if node.stage.name in EXPANSION_STEPS]
     evaluation = [node for part in measured for node in (part.answers, *part.scores.values())]
     return {
-        "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings),
-        "train_seconds": sum(artifact.seconds for artifact in trainings),
+        "trainings": len(trainings),
+        "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings.values()),
+        "train_seconds": sum(artifact.seconds for artifact in trainings.values()),
+        "expand_seconds": sum(found[node.key].seconds for node in steps),
         "evaluate_seconds": share * sum(found[node.key].seconds for node in evaluation),
     }
 
@@ -213,19 +227,31 @@ def _reward_model(plan: Plan, found: Found, value: str) -> dict[str, Any]:
 
 
 def _filters(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
-    kept = ("tau", "pairs", "kept", "undefined")
+    kept = ("tau", "pairs", "kept", "flipped", "undefined")
     return {
         method: {
-            dataset: {key: found[node.key].json("summary.json")[key] for key in kept} for dataset, node in nodes.items()
+            dataset: {key: found[node.key].json("summary.json")[key] for key in kept}
+            for dataset, node in recipe.filters.items()
         }
-        for method, nodes in plan.filters.items()
+        for method, recipe in plan.recipes.items()
+        if recipe.filters
     }
 
 
+def _expansion(expansion: Artifact) -> dict[str, float]:
+    """Return the counts of each step, and the share of prompts that pass every value in N rollouts, by kind."""
+    content = expansion.json("expansion.json")
+    last = [row for row in content["profile"] if row["value"] == "joint" and row["n"] == content["rollouts"]]
+    return {**content["counts"], **{f"joint pass@N, {row['prompts']}": row["pass"] for row in last}}
+
+
 def _geometry(geometry: Artifact) -> dict[str, float | None]:
+    """Return mean cosine and distance over the pairs of vectors, and the HSIC summed over layers and pairs."""
     rows = [row for row in geometry.json("geometry.json") if row["layer"] == ""]
     cosines = [row["cosine"] for row in rows if row["cosine"] is not None]
+    dependence = [row["hsic"] for row in geometry.json("hsic.json")]
     return {
         "cosine": float(np.mean(cosines)) if cosines else None,
         "l2": float(np.mean([row["l2"] for row in rows])),
+        "hsic": float(np.sum(dependence)) if dependence else None,
     }

@@ -47,11 +47,11 @@ class Finished:
         """
         from valuesoup.pipeline.candidates import open_soup
 
-        if method not in self.plan.vectors:
+        if method not in self.plan.recipes:
             raise UserError(
-                f"the run in {self.folder} has no method '{method}'{did_you_mean(method, self.plan.vectors)}"
+                f"the run in {self.folder} has no method '{method}'{did_you_mean(method, self.plan.recipes)}"
             )
-        vectors = {name: self.artifacts[node.key] for name, node in self.plan.vectors[method].items()}
+        vectors = {name: self.artifacts[node.key] for name, node in self.plan.recipes[method].vectors.items()}
         base = self.plan.base
         opened = self.artifacts[base.key] if isinstance(base, Node) else base
         return open_soup(opened, vectors, self.plan.config.base.device)

@@ -1,146 +1,291 @@
-"""Stages of the training: reference log-probabilities, and the value vectors."""
+"""Stages of the training: log-probabilities under a policy, trained vectors, composed vectors, their geometry."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from valuesoup.errors import UserError
 from valuesoup.pipeline.data import load_part
-from valuesoup.pipeline.inputs import BaseRef, open_base, open_tokenizer
-from valuesoup.store import Artifact, Work, stage
+from valuesoup.pipeline.inputs import BaseRef, open_base
+from valuesoup.pipeline.sources import PARTS, Source, selected, training_rows
+from valuesoup.store import Artifact, Work, fingerprint, stage
 from valuesoup.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from valuesoup.soup import Soup
+    from valuesoup.training.decorrelation import Decorrelation
     from valuesoup.training.rows import TrainingRows
 
-PARTS = ("train", "validation")
+POLICY = "policy"
+"""What a soup calls the one vector that it trains or that a policy is made of."""
 LEAST_VALIDATION = 16
 """With fewer validation pairs left after a filter, the validation loss is taken on all of them (and says so)."""
 
 
-@stage("reference", ignore=("device",))
+@stage("reference", version=2, ignore=("device",))
 def reference(
-    work: Work, *, base: Artifact | BaseRef, split: Artifact, value: str, max_length: int, device: str
+    work: Work,
+    *,
+    base: Artifact | BaseRef,
+    pairs: Artifact,
+    dataset: str,
+    policy: Artifact | None,
+    max_length: int,
+    device: str,
 ) -> None:
-    """Store log π_0 of both responses of every training and validation pair; NaN for pairs that are too long.
+    """Store log π of both responses of every training and validation pair; NaN for pairs that are too long.
 
-    One pass serves every method, threshold and rank that trains on these pairs from this base.
+    π is the base, or a trained policy on it. One pass over the base serves every method, threshold and rank.
     """
-    from valuesoup.soup import Soup, position_limit, target_layers
+    from valuesoup.soup import Soup, ValueVector, position_limit, target_layers
     from valuesoup.training.reference import pair_log_probs
     from valuesoup.training.rows import tokenise
 
     model, tokenizer = open_base(base, device)
-    soup = Soup(model, tokenizer, layers=target_layers(model))
+    weights = None
+    if policy is None:
+        soup = Soup(model, tokenizer, layers=target_layers(model))
+    else:
+        soup = Soup.from_adapters(model, {POLICY: ValueVector.load(policy.path / "adapter")}, tokenizer)
+        weights = soup.weight_rows({POLICY: 1.0}, 1).to(model.device)
     for part in PARTS:
-        pairs = load_part(split, value, part)
-        found = np.full((len(pairs), 2), np.nan)
-        tokens = tokenise(pairs, tokenizer, min(max_length, position_limit(model.config)))
+        if not (pairs.path / dataset / f"{part}.parquet").is_file():
+            continue
+        listed = load_part(pairs, dataset, part)
+        found = np.full((len(listed), 2), np.nan)
+        tokens = tokenise(listed, tokenizer, min(max_length, position_limit(model.config)))
         with work.task(len(tokens), "pairs") as task:
-            found[tokens.places] = pair_log_probs(soup, None, tokens, on_done=task.advance)
+            found[tokens.places] = pair_log_probs(soup, weights, tokens, on_done=task.advance)
         np.save(work.out / f"{part}.npy", found)
 
 
-@stage("train", ignore=("device", "minimum", "report_to"))
+@stage("train", version=2, ignore=("device", "minimum", "report_to"))
 def train(
     work: Work,
     *,
     base: Artifact | BaseRef,
-    split: Artifact,
-    value: str,
-    kept: Artifact | None,
-    reference: Artifact,
+    sources: Sequence[Source],
+    start: Artifact | None,
+    away_from: Mapping[str, Artifact],
+    alpha: float,
+    draw: int,
     minimum: int,
     settings: TrainingSettings,
     report_to: Sequence[str],
     seed: int,
     device: str,
 ) -> None:
-    """Train the vector of one value by DPO, on all its pairs or on those that a filter kept.
+    """Train one vector on the pairs of its sources.
 
-    ``report_to`` names the trackers, in place of those of the settings: they do not change the result.
+    Args:
+        work: Of the stage.
+        base: The base.
+        sources: Pairs with what the loss wants to know of them.
+        start: The policy to go on from, whose log-probabilities are then the reference; None starts at the base.
+        away_from: Trained vectors from which this one is decorrelated.
+        alpha: Weight of that penalty.
+        draw: Which draw of the initial factors: equal ones start from the same A.
+        minimum: Fewer pairs than this are an error.
+        settings: Of the training.
+        report_to: Trackers, in place of those of the settings: they do not change the result.
+        seed: Of everything random.
+        device: Where to compute.
     """
+    from valuesoup.soup import ValueVector
+    from valuesoup.training.decorrelation import Decorrelation
+
+    soup, settings = _soup(base, settings, report_to, device)
+    if start is None:
+        soup.add_fresh(POLICY, rank=settings.rank, alpha=settings.lora_alpha, seed=_drawn(seed, draw))
+    else:
+        soup.add(POLICY, ValueVector.load(start.path / "adapter"))
+    penalty = None
+    if away_from and alpha:
+        loaded = {name: ValueVector.load(vector.path / "adapter").layers for name, vector in away_from.items()}
+        earlier = {name: [layers[layer].A for layer in soup.layer_names] for name, layers in loaded.items()}
+        penalty = Decorrelation((POLICY,), alpha, earlier)
+    rows, validation, note = _gather(work, base, {POLICY: sources}, minimum, settings)
+    summary = _fit(work, soup, rows, validation, settings, [POLICY], penalty, seed)
+    _save(work.out, soup, POLICY, {**summary, **note})
+
+
+@stage("train-joint", ignore=("device", "minimum", "report_to"))
+def train_joint(
+    work: Work,
+    *,
+    base: Artifact | BaseRef,
+    sources: Mapping[str, Sequence[Source]],
+    alpha: float,
+    minimum: int,
+    settings: TrainingSettings,
+    report_to: Sequence[str],
+    seed: int,
+    device: str,
+) -> None:
+    """Train a vector per value in one pass, each row its own value's, with the penalty on all pairs of vectors.
+
+    Each vector starts from a draw of its own: equal factors would have equal gradients of the penalty, and stay so.
+    A step holds ``batch_size`` pairs per vector on average, and the loss is the sum of the vectors' mean losses.
+    """
+    from valuesoup.training.decorrelation import Decorrelation
+
+    soup, settings = _soup(base, settings, report_to, device)
+    for draw, value in enumerate(sources):
+        soup.add_fresh(value, rank=settings.rank, alpha=settings.lora_alpha, seed=_drawn(seed, draw))
+    settings = settings.model_copy(update={"batch_size": settings.batch_size * len(sources)})
+    rows, validation, note = _gather(work, base, sources, minimum, settings)
+    penalty = Decorrelation(tuple(sources), alpha, {}) if alpha else None
+    summary = _fit(work, soup, rows, validation, settings, list(sources), penalty, seed)
+    for value in sources:
+        (work.out / value).mkdir(exist_ok=True)
+        _save(work.out / value, soup, value, {**summary, **note})
+    _save_summary(work.out, {**summary, **note})
+
+
+@stage("vector")
+def take_vector(work: Work, *, joint: Artifact, value: str) -> None:
+    """Take one vector out of a joint training."""
+    from valuesoup.soup import ValueVector
+
+    ValueVector.load(joint.path / value / "adapter").save_pretrained(work.out / "adapter")
+
+
+@stage("compose", version=1)
+def compose_vectors(
+    work: Work,
+    *,
+    vectors: Mapping[str, Artifact],
+    weights: Mapping[str, float],
+    kind: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Mix vectors in another way than linearly, into one adapter, and note what its rank loses."""
+    from valuesoup.soup import ValueVector
+    from valuesoup.soup.merging import merge
+
+    loaded = {name: ValueVector.load(artifact.path / "adapter") for name, artifact in vectors.items()}
+    mixed, error = merge(loaded, weights, kind, **settings)
+    mixed.save_pretrained(work.out / "adapter")
+    (work.out / "summary.json").write_text(json.dumps({"relative_error": error}))
+
+
+@stage("geometry", version=2)
+def vector_geometry(work: Work, *, vectors: Mapping[str, Artifact]) -> None:
+    """Distances, angles and dependence (HSIC) between the vectors of a method, per layer (the paper's Fig. 6)."""
+    from valuesoup.soup import ValueVector, geometry
+    from valuesoup.training.decorrelation import vector_hsic
+
+    loaded = {name: ValueVector.load(artifact.path / "adapter") for name, artifact in vectors.items()}
+    finite = [{**asdict(row), "cosine": row.cosine if np.isfinite(row.cosine) else None} for row in geometry(loaded)]
+    (work.out / "geometry.json").write_text(json.dumps(finite))
+    (work.out / "hsic.json").write_text(json.dumps([asdict(row) for row in vector_hsic(loaded)]))
+
+
+def _soup(
+    base: Artifact | BaseRef, settings: TrainingSettings, report_to: Sequence[str], device: str
+) -> "tuple[Soup, TrainingSettings]":
+    """Open the base for training, and the settings that it allows."""
     from valuesoup.soup import Soup, position_limit, target_layers
-    from valuesoup.training.trainer import train_vectors
 
     model, tokenizer = open_base(base, device)
     longest = min(settings.max_length, position_limit(model.config))
     settings = settings.model_copy(update={"report_to": tuple(report_to), "max_length": longest})
-    soup = Soup(model, tokenizer, layers=target_layers(model, settings.target_modules), dropout=settings.dropout)
-    soup.add_fresh(value, rank=settings.rank, alpha=settings.lora_alpha, seed=seed)
-    rows = {part: _rows(base, split, value, part, kept, reference, settings) for part in PARTS}
-    validation_on = "kept pairs" if kept is not None else "all pairs"
-    if kept is not None and len(rows["validation"]) < LEAST_VALIDATION:
-        rows["validation"] = _rows(base, split, value, "validation", None, reference, settings)
-        validation_on = "all pairs"
-    if not len(rows["train"]):
+    layers = target_layers(model, settings.target_modules)
+    return Soup(model, tokenizer, layers=layers, dropout=settings.dropout), settings
+
+
+def _drawn(seed: int, draw: int) -> int:
+    """Return the seed of a vector's initial factors; the first draw is the run's own seed."""
+    return seed if draw == 0 else int(fingerprint([seed, draw]), 16)
+
+
+def _gather(
+    work: Work,
+    base: Artifact | BaseRef,
+    sources: Mapping[str, Sequence[Source]],
+    minimum: int,
+    settings: TrainingSettings,
+) -> "tuple[TrainingRows, TrainingRows | None, dict[str, Any]]":
+    """Return training rows, validation rows, and what the training's summary says of them."""
+    rows = training_rows(base, sources, "train", settings)
+    what = " and ".join(dict.fromkeys(f"'{source['dataset']}'" for of in sources.values() for source in of))
+    wanted = sum(selected(source, "train") for of in sources.values() for source in of)
+    found = 0 if rows is None else len(rows)
+    if too_long := wanted - found:
+        work.progress.say(f"    {too_long} of {wanted} pairs are longer than {settings.max_length} tokens: left out")
+    if rows is None or not found:
         raise UserError(
-            f"every training pair of '{value}' is longer than {longest} tokens, the least of training.max_length and "
-            "what the base takes; raise it, or give shorter pairs."
+            f"every training pair of {what} is longer than {settings.max_length} tokens, the least of "
+            "training.max_length and what the base takes; raise it, or give shorter pairs."
         )
-    listed = load_part(split, value, "train")
-    wanted = len(listed) if kept is None else int(np.load(kept.path / "train.npy").sum())
-    if too_long := wanted - len(rows["train"]):
-        work.progress.say(f"    {too_long} of {wanted} pairs of {value} are longer than {longest} tokens: left out")
-    if len(rows["train"]) < minimum:
+    if found < minimum:
         raise UserError(
-            f"only {len(rows['train'])} pairs of '{value}' are within {longest} tokens, and training needs {minimum}; "
+            f"only {found} pairs of {what} are within {settings.max_length} tokens, and training needs {minimum}; "
             "raise training.max_length, or let the filter keep more."
         )
-    if kept is not None and validation_on == "all pairs":
+    filtered = any(source["selection"] is not None for of in sources.values() for source in of)
+    validation = training_rows(base, sources, "validation", settings)
+    validation_on = "kept pairs" if filtered else "all pairs"
+    if filtered and (validation is None or len(validation) < LEAST_VALIDATION):
+        unfiltered = {name: [Source({**source, "selection": None}) for source in of] for name, of in sources.items()}
+        validation = training_rows(base, unfiltered, "validation", settings)
+        validation_on = "all pairs"
         work.progress.say(f"    the filter leaves fewer than {LEAST_VALIDATION} validation pairs: loss taken on all")
-    checkpoints = work.out / ".checkpoints"
-    steps = settings.steps(len(rows["train"]))
+    return rows, validation, {"pairs": found, "too_long": too_long, "validation_on": validation_on}
+
+
+def _fit(
+    work: Work,
+    soup: "Soup",
+    rows: "TrainingRows",
+    validation: "TrainingRows | None",
+    settings: TrainingSettings,
+    names: list[str],
+    penalty: "Decorrelation | None",
+    seed: int,
+) -> dict[str, Any]:
+    """Train, write the curves, and return the training's summary."""
+    from valuesoup.training.trainer import train_vectors
+
+    before = penalty.per_layer(soup) if penalty is not None else []
+    steps = settings.steps(len(rows))
     with work.task(steps, "steps") as task:
         trained = train_vectors(
-            soup, rows["train"], rows["validation"], settings, names=[value], work=checkpoints, seed=seed, task=task
+            soup,
+            rows,
+            validation,
+            settings,
+            names=names,
+            work=work.out / ".checkpoints",
+            seed=seed,
+            task=task,
+            penalty=penalty,
         )
-    trained.vectors[value].save_pretrained(work.out / "adapter")
     (work.out / "curves.json").write_text(json.dumps(list(trained.curves)))
-    summary = {
-        "pairs": len(rows["train"]),
-        "too_long": too_long,
+    if penalty is not None:
+        after = penalty.per_layer(soup)
+        changes = [{**asdict(a), "before": b.hsic, "after": a.hsic} for b, a in zip(before, after, strict=True)]
+        (work.out / "hsic.json").write_text(json.dumps(changes))
+    work.progress.say(
+        f"    {len(rows)} pairs, {steps} steps; validation loss {trained.best_loss:.4f} (ln 2 = 0.6931) "
+        f"at step {trained.best_step}"
+    )
+    return {
         "steps": steps,
         "best_step": trained.best_step,
         "best_loss": None if np.isnan(trained.best_loss) else trained.best_loss,
-        "validation_pairs": len(rows["validation"]),
-        "validation_on": validation_on,
+        "validation_pairs": 0 if validation is None else len(validation),
     }
-    (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
-    work.progress.say(
-        f"    {summary['pairs']} pairs, {steps} steps; validation loss {trained.best_loss:.4f} (ln 2 = 0.6931) "
-        f"at step {trained.best_step}"
-    )
 
 
-@stage("geometry")
-def vector_geometry(work: Work, *, vectors: Mapping[str, Artifact]) -> None:
-    """Distances and angles between the vectors of a method, per layer and over all layers (the paper's Fig. 6)."""
-    from valuesoup.soup import ValueVector, geometry
-
-    rows = geometry({name: ValueVector.load(artifact.path / "adapter") for name, artifact in vectors.items()})
-    finite = [{**asdict(row), "cosine": row.cosine if np.isfinite(row.cosine) else None} for row in rows]
-    (work.out / "geometry.json").write_text(json.dumps(finite))
+def _save(folder: Path, soup: "Soup", name: str, summary: Mapping[str, Any]) -> None:
+    soup.vector(name).save_pretrained(folder / "adapter")
+    _save_summary(folder, summary)
 
 
-def _rows(
-    base: Artifact | BaseRef,
-    split: Artifact,
-    value: str,
-    part: str,
-    kept: Artifact | None,
-    reference: Artifact,
-    settings: TrainingSettings,
-) -> "TrainingRows":
-    from valuesoup.training.rows import TrainingRows, tokenise
-
-    pairs = load_part(split, value, part)
-    log_probs = np.load(reference.path / f"{part}.npy")
-    if kept is not None and (kept.path / f"{part}.npy").is_file():
-        mask = np.load(kept.path / f"{part}.npy")
-        pairs, log_probs = pairs.filter(mask), log_probs[mask]
-    tokens = tokenise(pairs, open_tokenizer(base), settings.max_length)
-    return TrainingRows.plain(tokens, log_probs[tokens.places])
+def _save_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1))

@@ -1,7 +1,7 @@
 """Stages of the values: reward models, scores of the pairs, reward gaps, and the consistency filter."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -9,16 +9,16 @@ import numpy as np
 from valuesoup.consistency import (
     LADDER,
     Statistics,
+    auto_threshold,
     check_enough,
     keep_threshold,
     retention,
+    row_weights,
     sigma,
-    threshold,
     value_consistency,
 )
 from valuesoup.data import Pairs
 from valuesoup.errors import UserError
-from valuesoup.methods.choices import Consistent
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, open_reward
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
@@ -100,28 +100,54 @@ def reward_gaps(
         np.save(work.out / f"consistency_{part}.npy", value_consistency(gaps))
 
 
-@stage("filter")
+@stage("filter", version=2, ignore=("minimum",))
 def filter_pairs(
-    work: Work, *, gaps: Artifact, dataset: str, rule: Consistent, values: Sequence[str], batch: int
+    work: Work,
+    *,
+    gaps: Artifact,
+    dataset: str,
+    tau: float | str | None,
+    keep: float | None,
+    soft: bool,
+    flip: bool,
+    minimum: int,
 ) -> None:
-    """Keep the pairs with VC ≥ τ_i (Eq. 14); undefined consistency is never kept, and a batch must be left."""
+    """Keep the pairs with VC ≥ τ_i (Eq. 14); undefined consistency is never kept.
+
+    What is stored is a signed weight per pair: 0 leaves it out, a negative one swaps its sides.
+
+    Args:
+        work: Of the stage.
+        gaps: Of the data set.
+        dataset: Its name.
+        tau: A number, or ``auto``, which the pairs decide.
+        keep: Instead of τ, the share of pairs to keep.
+        soft: Let the weight grow with the consistency.
+        flip: Take pairs with VC ≤ −τ, swapped.
+        minimum: Fewer pairs left than this are an error.
+    """
     vc = np.load(gaps.path / "consistency_train.npy")
-    tau = keep_threshold(vc, rule.keep) if rule.keep is not None else threshold(rule.tau_of(dataset), len(values))
-    kept = check_enough(vc, tau, max(rule.minimum_pairs, batch), dataset)
-    np.save(work.out / "train.npy", kept)
+    if keep is not None:
+        tau = keep_threshold(vc, keep)
+    elif not isinstance(tau, float):
+        tau = auto_threshold(vc)
+    check_enough(vc, tau, minimum, dataset)
+    weights = row_weights(vc, tau, soft=soft, flip=flip)
+    np.save(work.out / "train.npy", weights)
     held_out = gaps.path / "consistency_validation.npy"
     if held_out.is_file():
-        with np.errstate(invalid="ignore"):
-            np.save(work.out / "validation.npy", np.load(held_out) >= tau)
+        np.save(work.out / "validation.npy", row_weights(np.load(held_out), tau, soft=soft, flip=flip))
     summary = {
         "tau": tau,
         "pairs": len(vc),
-        "kept": int(kept.sum()),
+        "kept": int(np.count_nonzero(weights)),
+        "flipped": int(np.count_nonzero(weights < 0)),
         "undefined": int(np.isnan(vc).sum()),
         "ladder": dict(zip(map(str, LADDER), retention(vc).tolist(), strict=True)),
     }
     (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
-    work.progress.say(f"    {dataset}: {summary['kept']} of {summary['pairs']} pairs have consistency ≥ {tau:.3g}")
+    flipped = f", {summary['flipped']} of them flipped" if flip else ""
+    work.progress.say(f"    {dataset}: {summary['kept']} of {summary['pairs']} pairs kept at τ = {tau:.3g}{flipped}")
 
 
 def say_truncated(work: Work, source: object) -> None:

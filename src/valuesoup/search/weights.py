@@ -74,10 +74,10 @@ def sobol(n: int, count: int, low: float = 0.0, high: float = 1.0, seed: int = 0
     _at_most(count, "count")
     if not (math.isfinite(low) and math.isfinite(high) and high > low):
         raise UserError(f"The cube of weights goes from {low} to {high}; the upper end must be above the lower one.")
-    import torch
+    from scipy.stats.qmc import Sobol
 
-    engine = torch.quasirandom.SobolEngine(dimension=n, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    points = engine.draw(count, dtype=torch.float64).numpy()
+    # Of a sequence drawn to the next power of two, scipy has nothing to warn of.
+    points = Sobol(n, scramble=True, rng=seed).random_base2(math.ceil(math.log2(count)))[:count]
     return np.asarray(low + (high - low) * points, dtype=np.float64)
 
 

@@ -1,0 +1,210 @@
+"""Results over seeds combined: means with Student intervals, differences between methods paired by seed."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from valuesoup.errors import UserError
+
+Results = Mapping[str, Any]
+"""The content of a ``results.json``."""
+
+
+class Spread(NamedTuple):
+    """A figure over seeds.
+
+    Attributes:
+        mean: Over the seeds.
+        low: Lower end of the Student interval, None for fewer than two seeds.
+        high: Upper end.
+        each: The figure of each seed, in their order.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    each: list[float]
+
+
+def spread(figures: Iterable[float], level: float = 0.95) -> Spread:
+    """Return the mean over seeds with its two-sided Student interval.
+
+    Args:
+        figures: One per seed, at least one.
+        level: Of the interval.
+    """
+    each = [float(figure) for figure in figures]
+    mean = float(np.mean(each))
+    if len(each) < 2:
+        return Spread(mean, None, None, each)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.5 + level / 2, len(each) - 1)) * float(np.std(each, ddof=1)) / math.sqrt(len(each))
+    return Spread(mean, mean - half, mean + half, each)
+
+
+def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
+    """Combine the results of one configuration under several seeds.
+
+    Hypervolumes are those of each run, in its own box. A difference between two methods is taken within each run
+    first. ``points`` holds, per method, its most balanced frontier candidate (that whose worst value, in the box of
+    its run, is best), and each policy of a method without a dial. ``candidates`` holds every candidate that all runs
+    have, by its validation scores. ``extent`` is how far a method's candidates reach, in units of the box.
+
+    Args:
+        runs: The parsed ``results.json`` of each seed, at least one.
+        level: Of the intervals.
+
+    Returns:
+        A JSON value, documented in ``docs/files.md``.
+
+    Raises:
+        UserError: There is no run, or they are not of one configuration: other values or other methods.
+    """
+    if not runs:
+        raise UserError("there are no results to combine.")
+    first = runs[0]
+    values, methods = list(first["values"]), list(first["methods"])
+    for run in runs:
+        if list(run["values"]) != values or list(run["methods"]) != methods:
+            raise UserError(
+                f"results of seed {run['seed']} have the values {', '.join(run['values'])} and the methods "
+                f"{', '.join(run['methods'])}, those of seed {first['seed']} {', '.join(values)} and "
+                f"{', '.join(methods)}; combine runs of one configuration."
+            )
+
+    def over(figures: Iterable[float | None]) -> dict[str, Any] | None:
+        listed = list(figures)
+        return None if any(one is None for one in listed) else spread(listed, level)._asdict()  # type: ignore[arg-type]
+
+    return {
+        "schema": 1,
+        "seeds": [run["seed"] for run in runs],
+        "values": values,
+        "level": level,
+        "methods": {
+            name: {
+                "title": first["methods"][name]["title"],
+                "hypervolume": over(run["methods"][name]["hypervolume"]["value"] for run in runs),
+                "extent": over(_extent(run, name) for run in runs),
+                **{
+                    cost: over(run["methods"][name][cost] for run in runs)
+                    for cost in ("trainings", "trained_pairs", "train_seconds", "expand_seconds", "evaluate_seconds")
+                },
+            }
+            for name in methods
+        },
+        "differences": [
+            {"first": row["first"], "second": row["second"], **over(_difference(run, row) for run in runs)}  # type: ignore[dict-item]
+            for row in first["differences"]
+            if all(_difference(run, row) is not None for run in runs)
+        ],
+        "geometry": {
+            name: {figure: over(run["geometry"][name][figure] for run in runs) for figure in ("cosine", "l2", "hsic")}
+            for name in first["geometry"]
+        },
+        "filters": {
+            name: {
+                dataset: {
+                    "tau": over(run["filters"][name][dataset]["tau"] for run in runs),
+                    "share": over(_share(run["filters"][name][dataset]) for run in runs),
+                }
+                for dataset in of
+            }
+            for name, of in first["filters"].items()
+        },
+        "expansions": {
+            name: {
+                what: {figure: over(run["expansions"][name][what][figure] for run in runs) for figure in of}
+                for what, of in expansions.items()
+            }
+            for name, expansions in first["expansions"].items()
+        },
+        "points": _points(runs, values, over),
+        "candidates": _candidates(runs, values, over),
+    }
+
+
+def balanced(run: Results, method: str) -> Mapping[str, Any] | None:
+    """Return the tested frontier candidate of a method whose worst value, in the box of the run, is best."""
+    low, best = run["reference_point"], run["best_point"]
+
+    def worst(row: Mapping[str, Any]) -> float:
+        spans = {value: max(best[value] - low[value], 1e-12) for value in run["values"]}
+        return float(min((row["test"][value]["mean"] - low[value]) / spans[value] for value in run["values"]))
+
+    mine = [row for row in run["candidates"] if row["method"] == method and row["test"] and row["on_frontier"]]
+    return max(mine, key=worst) if mine else None
+
+
+def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[dict[str, Any]]:
+    points = []
+    for name in runs[0]["methods"]:
+        single = [
+            row["id"]
+            for row in runs[0]["candidates"]
+            if row["method"] == name and all(_tested(run, row["id"]) for run in runs)
+        ]
+        if len(single) < sum(row["method"] == name for row in runs[0]["candidates"]):
+            single = []  # a method with a dial: only what is on its frontier was tested
+        shown: dict[str, list[Any]] = {place: [_row(run, place) for run in runs] for place in single}
+        if len(single) != 1:
+            shown[f"{name}/balanced"] = [balanced(run, name) for run in runs]
+        for place, rows in shown.items():
+            if all(row is not None for row in rows):
+                points.append(
+                    {
+                        "id": place,
+                        "method": name,
+                        "scores": {value: over(row["test"][value]["mean"] for row in rows) for value in values},
+                        "average": over(
+                            float(np.mean([row["test"][value]["mean"] for value in values])) for row in rows
+                        ),
+                    }
+                )
+    return points
+
+
+def _candidates(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[dict[str, Any]]:
+    shared = set.intersection(*({row["id"] for row in run["candidates"]} for run in runs))
+    return [
+        {
+            **{name: row[name] for name in ("id", "method", "weights", "outside_simplex")},
+            "validation": {
+                value: over(_row(run, row["id"])["validation"][value]["mean"] for run in runs) for value in values
+            },
+        }
+        for row in runs[0]["candidates"]
+        if row["id"] in shared
+    ]
+
+
+def _row(run: Results, identity: str) -> Any:
+    return next(row for row in run["candidates"] if row["id"] == identity)
+
+
+def _tested(run: Results, identity: str) -> bool:
+    return any(row["id"] == identity and row["test"] for row in run["candidates"])
+
+
+def _extent(run: Results, method: str) -> float:
+    """Return the diagonal of the box around a method's candidates on validation, each side in units of the run's box."""
+    rows = [row["validation"] for row in run["candidates"] if row["method"] == method]
+    sides = []
+    for value in run["values"]:
+        means = [row[value]["mean"] for row in rows]
+        sides.append((max(means) - min(means)) / max(run["best_point"][value] - run["reference_point"][value], 1e-12))
+    return math.hypot(*sides)
+
+
+def _difference(run: Results, of: Mapping[str, Any]) -> float | None:
+    for row in run["differences"]:
+        if (row["first"], row["second"]) == (of["first"], of["second"]):
+            return float(row["value"])
+    return None
+
+
+def _share(kept: Mapping[str, Any]) -> float:
+    return float(kept["kept"] / kept["pairs"])

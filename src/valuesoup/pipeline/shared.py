@@ -1,0 +1,172 @@
+"""What all methods of a run share: the split, the base, the rewards, the scores of the pairs, and calls on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from valuesoup.config import RunConfig
+from valuesoup.pipeline import candidates as evaluating
+from valuesoup.pipeline import data, training, values
+from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_ref, data_ref, function_hash, reward_ref
+from valuesoup.rewards import RewardTraining
+from valuesoup.store import Node
+
+Vectors = Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Nodes that a run has once, whatever its methods.
+
+    Attributes:
+        config: The configuration.
+        split: Of all pairs.
+        base: The base, made here or not.
+        rewards: By value.
+    """
+
+    config: RunConfig
+    split: Node
+    base: Node | BaseRef
+    rewards: Mapping[str, Node | RewardRef]
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Shared":
+        """Plan what comes before any method."""
+        pairs = {
+            value: data.read_pairs(
+                f"read the pairs of {value}",
+                sources=[data_ref(source) for source in of.data],
+                value=value,
+                seed=config.seed,
+            )
+            for value, of in config.values.items()
+        }
+        split = data.split(
+            "split by prompt",
+            pairs=pairs,
+            test_prompts=config.evaluation.test_prompts,
+            validation_prompts=config.evaluation.validation_prompts,
+            seed=config.seed,
+        )
+        base = _base(config, split)
+        return cls(config, split, base, {value: _reward(config, split, base, value) for value in config.values})
+
+    @property
+    def values(self) -> list[str]:
+        """The values, in order."""
+        return list(self.config.values)
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return self.config.base.device
+
+    def pair_scores(self, dataset: str, value: str, pairs: Node | None = None) -> Node:
+        """Scores of the training and validation pairs of one data set (of the split, or of ``pairs``) by one value."""
+        column = self.config.values[value].reward.column if pairs is None else None
+        return values.score_pairs(
+            f"score the {dataset} pairs by {value}",
+            split=pairs or self.split,
+            dataset=dataset,
+            value=value,
+            reward=column or self.rewards[value],
+            device=self.device,
+        )
+
+    def gaps(self, dataset: str, statistics: str) -> Node:
+        """Reward gaps and consistency of one data set."""
+        needed = [dataset] if statistics == "dataset" else self.values
+        return values.reward_gaps(
+            f"reward gaps of {dataset}",
+            dataset=dataset,
+            scores={name: {value: self.pair_scores(name, value) for value in self.values} for name in needed},
+            statistics=statistics,
+        )
+
+    def log_probs(self, pairs: Node, dataset: str, policy: Node | None, whose: str = "reference") -> Node:
+        """Log-probabilities of both responses of each pair under the base, or under a trained policy."""
+        return training.reference(
+            f"{whose} log-probabilities of the {dataset} pairs",
+            base=self.base,
+            pairs=pairs,
+            dataset=dataset,
+            policy=policy,
+            max_length=self.config.training.max_length,
+            device=self.device,
+        )
+
+    def answers(self, label: str, vectors: Vectors, candidates: object, chosen: Node | None, prompts: Node) -> Node:
+        """What candidates answer to prompts."""
+        config = self.config
+        return evaluating.answer_prompts(
+            label,
+            base=self.base,
+            vectors=vectors,
+            candidates=candidates,
+            chosen=chosen,
+            prompts=prompts,
+            # The batch size changes the speed alone, so it must not be in the key.
+            generation=config.generation.model_copy(update={"batch_rows": 1}),
+            seed=config.seed,
+            batch_rows=config.generation.batch_rows,
+            device=self.device,
+        )
+
+    def rated(self, label: str, answers: Node, prompts: Node) -> dict[str, Node]:
+        """Scores of answers by every value; ``label`` says whose."""
+        return {
+            value: evaluating.rate_answers(
+                f"score {label} by {value}",
+                answers=answers,
+                prompts=prompts,
+                value=value,
+                reward=self.rewards[value],
+                source=None,
+                device=self.device,
+            )
+            for value in self.values
+        }
+
+    def rated_by_function(self, label: str, answers: Node, prompts: Node, value: str, function: str) -> Node:
+        """Scores of answers by a Python function."""
+        return evaluating.rate_answers(
+            label,
+            answers=answers,
+            prompts=prompts,
+            value=value,
+            reward=function,
+            source=function_hash(function),
+            device=self.device,
+        )
+
+
+def _base(config: RunConfig, split: Node) -> Node | BaseRef:
+    base = config.base
+    if base.pretrain is None:
+        return base_ref(base)
+    return data.pretrain_base(
+        "pretrain the base",
+        settings=base.pretrain,
+        split=split,
+        values=list(config.values),
+        dialogues=None if base.dialogues is None else [data_ref(source) for source in base.dialogues],
+        seed=config.seed,
+        device=base.device,
+    )
+
+
+def _reward(config: RunConfig, split: Node, base: Node | BaseRef, value: str) -> Node | RewardRef:
+    reward = config.values[value].reward
+    if reward.train is None:
+        return reward_ref(reward)
+    settings: RewardTraining = reward.train
+    if settings.seed is None:
+        settings = settings.model_copy(update={"seed": config.seed})
+    return values.train_reward(
+        f"train the reward model of {value}",
+        base=base,
+        split=split,
+        value=value,
+        settings=settings,
+        device=config.base.device,
+    )

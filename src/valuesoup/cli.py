@@ -11,7 +11,11 @@ import typer
 from valuesoup.errors import UserError, ValuesoupError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
+
+    from valuesoup.pipeline.run import Finished
 
 app = typer.Typer(
     name="valuesoup",
@@ -74,6 +78,17 @@ def run(
     in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
     folder = out or (config.parent if in_run else Path("runs") / config.stem)
     _run(load_config(config, set_ or ()), folder, jobs)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show this method alone, with all of its settings.")] = None,
+) -> None:
+    """Show the known methods, those of other packages included: paper, formula and settings with their defaults."""
+    from valuesoup.methods import known_methods
+    from valuesoup.report.methods_text import print_methods
+
+    print_methods([name] if name else list(known_methods()), _console())
 
 
 @app.command()
@@ -175,15 +190,34 @@ def _run(config: Any, out: Path, jobs: int) -> None:
 
     console = _console()
     progress = Progress(console)
-    finished = run_config(config, out, progress, jobs)
-    page = out / "report.html"
-    # The two files are written only when they change.
-    if not page.is_file() or _written(page) < max(_written(out / name) for name in ("config.yaml", "results.json")):
-        progress.say("writing the report …")
+    if config.seeds:
+        from valuesoup.pipeline.study import run_study
+        from valuesoup.report.assemble import write_study_report
+        from valuesoup.report.study_text import print_study
+
+        study = run_study(config, out, progress, jobs)
+        progress.say("writing the reports …")
         with disk_errors("the report", out):
-            page = write_run_report(finished)
-    print_frontier(finished.results, console)  # type: ignore[arg-type]
+            for finished in study.runs:
+                _page(finished, write_run_report)
+            page = write_study_report(study)
+        print_study(study.combined, console)
+    else:
+        finished = run_config(config, out, progress, jobs)
+        with disk_errors("the report", out):
+            page = _page(finished, write_run_report)
+        print_frontier(finished.results, console)  # type: ignore[arg-type]
     print(f"report: {page}")
+
+
+def _page(finished: "Finished", write: "Callable[[Finished], Path]") -> Path:
+    """Return the page of a run, written only where the run is newer."""
+    page = finished.folder / "report.html"
+    made = [finished.folder / name for name in ("config.yaml", "results.json")]
+    # The two files are written only when they change.
+    if not page.is_file() or _written(page) < max(map(_written, made)):
+        page = write(finished)
+    return page
 
 
 def _written(path: Path) -> int:

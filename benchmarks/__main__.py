@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import auditing, consistency, filtering, startup
+from benchmarks import auditing, consistency, filtering, startup, training
 from benchmarks.timing import Claim
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
-CLAIMS: dict[str, Callable[[int], Claim]] = {"filter": filtering.claim}
+CLAIMS: dict[str, Callable[[int], Claim]] = {"filter": filtering.claim, "dpo-train-fp32": training.claim}
 FIGURES: dict[str, Callable[[int], list[str]]] = {
     "startup": startup.figures,
     "consistency": consistency.figures,

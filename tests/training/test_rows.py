@@ -1,6 +1,7 @@
 """Training rows: token ids of pairs, pairs that are too long, batches, and the reference's log-probabilities."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tiny
 from valuesoup.data.pairs import Pairs
 from valuesoup.soup import Soup
 from valuesoup.training.reference import pair_log_probs
-from valuesoup.training.rows import LengthGroups, Ragged, TrainingRows, tokenise
+from valuesoup.training.rows import LengthGroups, Ragged, TrainingRows, pair_batch, tokenise
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 
@@ -56,7 +57,7 @@ def test_flat_arrays_give_the_sequences_back(sequences: list[list[int]]) -> None
 
 
 def test_a_batch_holds_each_rows_own_numbers_and_its_answers_side_by_side(rows: Callable[..., TrainingRows]) -> None:
-    made = rows(5, vector=1).with_margin(np.arange(5) / 10, scale=0.5)
+    made = replace(rows(5, vector=1), margin=np.arange(5) / 10, scale=np.full(5, 0.5))
     batch = made.collate([3, 0])
     assert batch["row"].tolist() == [3, 0]
     assert batch["margin"].tolist() == pytest.approx([0.3, 0.0])
@@ -64,13 +65,40 @@ def test_a_batch_holds_each_rows_own_numbers_and_its_answers_side_by_side(rows: 
     assert batch["weight"].tolist() == [1.0, 1.0]
     assert batch["vector"].tolist() == [1, 1]
     np.testing.assert_allclose(batch["reference"].numpy(), made.reference[[3, 0]], rtol=1e-6)
+    apart = pair_batch(batch).apart()
     for place, ids in enumerate([made.pairs.chosen[3], made.pairs.chosen[0], made.pairs.rejected[3]]):
-        assert batch["responses"][place][batch["response_mask"][place]].tolist() == ids
+        assert apart.responses[place][apart.response_mask[place]].tolist() == ids
         whole = made.pairs.prompts[[3, 0, 3][place]] + ids
-        assert batch["input_ids"][place][batch["attention_mask"][place].bool()].tolist() == whole
+        assert apart.input_ids[place][apart.attention_mask[place].bool()].tolist() == whole
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=6)
+
+
+@given(lists, lists)
+def test_the_common_start_is_counted_and_leaves_each_sequence_a_token(
+    one: list[list[int]], other: list[list[int]]
+) -> None:
+    both = list(zip(one, other, strict=False))
+    found = Ragged.of([a for a, _ in both]).common(Ragged.of([b for _, b in both])).tolist()
+    for (a, b), same in zip(both, found, strict=True):
+        assert a[:same] == b[:same]
+        assert same < min(len(a), len(b))
+        assert same == min(len(a), len(b)) - 1 or a[same] != b[same]
+
+
+def test_the_lengths_of_rows_are_the_tokens_that_the_model_reads(rows: Callable[..., TrainingRows]) -> None:
+    made = rows(6)
+    for place in range(6):
+        assert made.collate([place])["tokens"].shape[1] == made.lengths()[place] - 1
+    wanted = (
+        len(made.pairs.prompts[p]) + max(len(made.pairs.chosen[p]), len(made.pairs.rejected[p])) for p in range(6)
+    )
+    assert made.pairs.longest() == max(wanted)
+
+
+@pytest.mark.filterwarnings("ignore:mistral. prompts are computed once for each response")
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
 def test_reference_log_probabilities_equal_a_plain_float64_computation(kind: str, fresh: Callable[..., Soup]) -> None:
     made = tokenise(tiny.random_pairs(7), tiny.tokenizer(), 64)
     counted: list[int] = []
@@ -112,3 +140,59 @@ def test_rows_of_a_batch_have_similar_lengths_and_every_row_comes_once_an_epoch(
     assert second != first
     groups.set_epoch(0)
     assert list(groups) == first
+
+
+WORDS = st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=6)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=3))
+def test_flat_arrays_join_into_the_sequences_of_all(parts: list[list[list[int]]]) -> None:
+    joined = Ragged.concat([Ragged.of(part) for part in parts])
+    assert [joined[place] for place in range(len(joined))] == [ids for part in parts for ids in part]
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)), st.booleans()), max_size=6))
+def test_where_takes_each_sequence_from_one_side(rows: list[tuple[list[int], list[int], bool]]) -> None:
+    mine, other = Ragged.of([row[0] for row in rows]), Ragged.of([row[1] for row in rows])
+    found = mine.where(np.array([row[2] for row in rows], bool), other)
+    assert [found[place] for place in range(len(found))] == [a if take else b for a, b, take in rows]
+
+
+def numbered(made: TrainingRows, vector: int = 0) -> TrainingRows:
+    """Give every row numbers of its own."""
+    place = np.arange(len(made), dtype=float)
+    return replace(
+        made, weight=1 + place, scale=0.1 + place, margin=place - 3, vector=np.full(len(made), vector, np.int64)
+    )
+
+
+def assert_equal_rows(one: TrainingRows, other: TrainingRows) -> None:
+    assert len(one) == len(other)
+    for place in range(len(one)):
+        first, second = one[place], other[place]
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_joined_rows_are_the_rows_of_each_part_with_their_numbers(rows: Callable[..., TrainingRows]) -> None:
+    first, second = numbered(rows(3)), numbered(rows(4, seed=1), vector=1)
+    joined = TrainingRows.concat([first, second])
+    assert joined.pairs.ids == first.pairs.ids + second.pairs.ids
+    for place in range(7):
+        row = joined[place]
+        own = first[place] if place < 3 else second[place - 3]
+        assert all(torch.equal(row[key], own[key]) for key in row if key != "row")
+    assert joined.lengths().tolist() == [*first.lengths(), *second.lengths()]
+
+
+def test_a_swapped_row_is_the_pair_written_the_other_way_round(rows: Callable[..., TrainingRows]) -> None:
+    made = numbered(rows(5))
+    mask = np.array([True, False, False, True, False])
+    found = made.swapped(mask)
+    pairs = replace(made.pairs, chosen=made.pairs.rejected, rejected=made.pairs.chosen)
+    turned = replace(made, pairs=pairs, reference=made.reference[:, ::-1], margin=-made.margin)
+    for place, swap in enumerate(mask):
+        expected = (turned if swap else made)[place]
+        assert all(torch.equal(found[place][key], expected[key]) for key in expected)
+    assert_equal_rows(found.swapped(mask), made)
+    assert made.swapped(np.zeros(5, bool)) is made

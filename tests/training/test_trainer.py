@@ -30,7 +30,7 @@ def trainer_of(soup: Soup, training: TrainingRows, folder: Path, names: list[str
     for factor in soup.parameters_of(names):
         factor.requires_grad_(True)
     arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none")
-    return PreferenceTrainer(soup, training, names, 0.1, rho, args=arguments)
+    return PreferenceTrainer(soup, training, names, TrainingSettings(beta=0.1, likelihood=rho), args=arguments)
 
 
 def gradients(soup: Soup, trainer: Any, places: list[int], names: list[str]) -> tuple[float, list[torch.Tensor]]:
@@ -179,8 +179,7 @@ def test_two_values_in_one_pass_have_the_gradients_of_each_alone(fresh: Fresh, r
         alone = stirred(fresh("a", "b"))
         _, found = gradients(alone, trainer_of(alone, training_of(training), tmp_path, [name]), places, [name])
         for i, gradient in enumerate(found):
-            # The joint loss is a mean over both values' rows, each half of the batch.
-            torch.testing.assert_close(2 * joint[(i // 2, name, i % 2)], gradient, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(joint[(i // 2, name, i % 2)], gradient, rtol=1e-4, atol=1e-6)
 
 
 def training_of(rows: TrainingRows) -> TrainingRows:
@@ -229,10 +228,11 @@ def test_gradient_checkpointing_computes_again_and_gives_the_same_gradients(
         soup = stirred(fresh("a", "b"))
         if checkpointing:
             soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        trainer = trainer_of(soup, training, tmp_path, ["a"])
         calls = []
         layer = next(module for module in soup.modules() if isinstance(module, SoupLinear))
         layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        found.append(gradients(soup, trainer_of(soup, training, tmp_path, ["a"]), list(range(6)), ["a"]))
+        found.append(gradients(soup, trainer, list(range(6)), ["a"]))
         assert len(calls) == (2 if checkpointing else 1)
     assert found[0][0] == found[1][0]
     for one, same in zip(found[0][1], found[1][1], strict=True):
@@ -262,7 +262,8 @@ def test_the_likelihood_term_is_in_the_curves_and_in_the_choice_of_the_best(
 
 
 def test_weight_scale_and_margin_reach_the_loss(fresh: Fresh, rows: Rows, tmp_path: Path) -> None:
-    training = replace(rows(2).with_margin(np.array([0.3, -0.6]), scale=0.5), weight=np.array([2.0, 0.5]))
+    changed = {"margin": np.array([0.3, -0.6]), "scale": np.full(2, 0.5), "weight": np.array([2.0, 0.5])}
+    training = replace(rows(2), **changed)
     soup = fresh("a")
     loss, _ = gradients(soup, trainer_of(soup, training, tmp_path, ["a"]), [0, 1], ["a"])
     wanted = (2.0 * math.log1p(math.exp(0.6)) + 0.5 * math.log1p(math.exp(-1.2))) / 2

@@ -22,6 +22,7 @@ from torch.nn import functional
 from valuesoup.errors import UserError
 from valuesoup.soup import base as bases
 from valuesoup.soup.composition import compose, weight_row
+from valuesoup.soup.dropout import Dropout
 from valuesoup.soup.vector import Factors, ValueVector
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class SoupLinear(nn.Module):
         super().__init__()
         self.layer = layer
         self.row_weights = rows
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.A = nn.ParameterDict()
         self.B = nn.ParameterDict()
         self.scales: dict[str, float] = {}
@@ -354,8 +355,7 @@ class Soup(nn.Module):
         each = [weights] * count if isinstance(weights, Mapping) else list(weights)
         if len(each) != count:
             raise UserError(f"{len(each)} mappings of weights were given for {count} prompts; give one, or one each.")
-        rows = [weight_row(row, self.names) for row in each]
-        return torch.tensor(rows, dtype=torch.float32).reshape(count, len(self.names))
+        return torch.tensor([weight_row(row, self.names) for row in each]).float().reshape(count, len(self.names))
 
     def generate(
         self,

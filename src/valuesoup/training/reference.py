@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from valuesoup.soup.sequences import SequenceBatch, batches_by_length, token_log_probs
+from valuesoup.soup.sequences import batches_by_length
+from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.training.rows import TokenPairs
 
 if TYPE_CHECKING:
@@ -37,15 +38,12 @@ def pair_log_probs(
         (N, 2) chosen and rejected, in nats.
     """
     device = soup.model.get_input_embeddings().weight.device
-    longest = pairs.prompts.lengths() + np.maximum(pairs.chosen.lengths(), pairs.rejected.lengths())
+    shared = shares_prompts(soup, pairs.longest())
     found = np.empty((len(pairs), 2))
-    # Both responses of a pair share a batch, so a pair counts as two sequences.
-    vocabulary = 2 * soup.model.config.get_text_config().vocab_size
-    for places in batches_by_length(longest.tolist(), batch_pairs, vocabulary):
-        prompts = [pairs.prompts[place] for place in places]
-        answers = [pairs.chosen[place] for place in places] + [pairs.rejected[place] for place in places]
-        batch = SequenceBatch.build(prompts * 2, answers).to(device)
-        sums = token_log_probs(soup, weights, batch).double().sum(1).cpu().numpy()
-        found[places] = sums.reshape(2, len(places)).T
+    # Apart, a pair is two sequences, each at most as long as the row of both.
+    vocabulary = (1 if shared else 2) * soup.model.config.get_text_config().vocab_size
+    for places in batches_by_length(pairs.lengths().tolist(), batch_pairs, vocabulary):
+        sums = response_log_probs(soup, weights, pairs.batch(places).to(device), shared=shared)
+        found[places] = torch.stack(sums, 1).double().cpu().numpy()
         on_done(len(places))
     return found

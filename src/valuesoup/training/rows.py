@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from valuesoup.soup.sequences import SequenceBatch
+from valuesoup.soup.shared_prompt import PairBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +48,28 @@ class Ragged:
         """Return the length of each sequence."""
         return np.diff(self.starts)
 
+    @classmethod
+    def concat(cls, parts: "Sequence[Ragged]") -> "Ragged":
+        """Return the sequences of all parts, one part after the other."""
+        lengths = np.concatenate([part.lengths() for part in parts])
+        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+
+    def common(self, other: "Ragged") -> NDArray[np.int64]:
+        """Return with how many equal tokens the sequences at the same place begin, each keeping one token at least."""
+        most = np.minimum(self.lengths(), other.lengths()) - 1
+        found = np.zeros(len(self), np.int64)
+        alive = np.flatnonzero(most > 0)
+        while len(alive):
+            here, there = self.starts[alive] + found[alive], other.starts[alive] + found[alive]
+            alive = alive[self.tokens[here] == other.tokens[there]]
+            found[alive] += 1
+            alive = alive[found[alive] < most[alive]]
+        return found
+
+    def where(self, mask: NDArray[np.bool_], other: "Ragged") -> "Ragged":
+        """Return these sequences where ``mask`` holds, and those of ``other`` elsewhere."""
+        return Ragged.of([(self if mine else other)[place] for place, mine in enumerate(mask)])
+
 
 @dataclass(frozen=True)
 class TokenPairs:
@@ -69,6 +91,21 @@ class TokenPairs:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the tokens of each prompt with both its responses, what these begin with in common counted once."""
+        both = self.chosen.lengths() + self.rejected.lengths()
+        return np.asarray(self.prompts.lengths() + both - self.chosen.common(self.rejected))
+
+    def longest(self) -> int:
+        """Return the tokens of the longest prompt with one of its responses, 0 without pairs."""
+        longer = np.maximum(self.chosen.lengths(), self.rejected.lengths())
+        return int((self.prompts.lengths() + longer).max(initial=0))
+
+    def batch(self, places: Sequence[int]) -> PairBatch:
+        """Return these pairs side by side."""
+        each = ([part[place] for place in places] for part in (self.prompts, self.chosen, self.rejected))
+        return PairBatch.build(*each)
 
 
 def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenPairs:
@@ -135,9 +172,30 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
         one = np.ones(len(pairs))
         return cls(pairs, reference, one, one, np.zeros(len(pairs)), np.full(len(pairs), vector))
 
-    def with_margin(self, margin: NDArray[np.float64], scale: float) -> "TrainingRows":
-        """Return the rows with these margins and this scale."""
-        return replace(self, margin=margin, scale=np.full(len(self), scale))
+    @classmethod
+    def concat(cls, parts: "Sequence[TrainingRows]") -> "TrainingRows":
+        """Return the rows of all parts, one part after the other; ``pairs.places`` then counts within each part."""
+        pairs = TokenPairs(
+            ids=[identity for part in parts for identity in part.pairs.ids],
+            places=np.concatenate([part.pairs.places for part in parts]),
+            prompts=Ragged.concat([part.pairs.prompts for part in parts]),
+            chosen=Ragged.concat([part.pairs.chosen for part in parts]),
+            rejected=Ragged.concat([part.pairs.rejected for part in parts]),
+        )
+        arrays = ("reference", "weight", "scale", "margin", "vector")
+        return cls(pairs, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
+
+    def swapped(self, mask: NDArray[np.bool_]) -> "TrainingRows":
+        """Return the rows with chosen and rejected swapped where ``mask`` (N,) holds."""
+        if not mask.any():
+            return self
+        pairs = replace(
+            self.pairs,
+            chosen=self.pairs.rejected.where(mask, self.pairs.chosen),
+            rejected=self.pairs.chosen.where(mask, self.pairs.rejected),
+        )
+        reference = np.where(mask[:, None], self.reference[:, ::-1], self.reference)
+        return replace(self, pairs=pairs, reference=reference, margin=np.where(mask, -self.margin, self.margin))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -149,15 +207,12 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
         return self.collate(places)
 
     def lengths(self) -> NDArray[np.int64]:
-        """Return the tokens of each row: its prompt and its longer response."""
-        longer = np.maximum(self.pairs.chosen.lengths(), self.pairs.rejected.lengths())
-        return np.asarray(self.pairs.prompts.lengths() + longer)
+        """Return the tokens of each row: its prompt and both responses."""
+        return self.pairs.lengths()
 
     def collate(self, places: Sequence[int]) -> dict[str, Tensor]:
-        """Build the batch of these rows: chosen responses first, rejected after them."""
-        prompts = [self.pairs.prompts[place] for place in places]
-        answers = [self.pairs.chosen[place] for place in places] + [self.pairs.rejected[place] for place in places]
-        batch = SequenceBatch.build(prompts * 2, answers)
+        """Build the batch of these rows."""
+        batch = self.pairs.batch(places)
         index = np.asarray(places)
         return {
             "row": torch.as_tensor(index),
@@ -166,10 +221,9 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
             "scale": torch.as_tensor(self.scale[index], dtype=torch.float32),
             "margin": torch.as_tensor(self.margin[index], dtype=torch.float32),
             "vector": torch.as_tensor(self.vector[index]),
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "responses": batch.responses,
-            "response_mask": batch.response_mask,
+            "tokens": batch.tokens,
+            "targets": batch.targets,
+            "lengths": batch.lengths,
         }
 
 
@@ -217,6 +271,6 @@ class LengthGroups(Sampler[int]):
         yield from order[rest].tolist()
 
 
-def sequence_batch(inputs: dict[str, Any]) -> SequenceBatch:
+def pair_batch(inputs: dict[str, Any]) -> PairBatch:
     """Return the token part of a collated batch."""
-    return SequenceBatch(inputs["input_ids"], inputs["attention_mask"], inputs["responses"], inputs["response_mask"])
+    return PairBatch(inputs["tokens"], inputs["targets"], inputs["lengths"])

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from valuesoup.errors import RunError
-from valuesoup.soup.sequences import token_log_probs
+from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.soup.vector import ValueVector
 from valuesoup.store.files import write_atomic
 from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
-from valuesoup.training.rows import LengthGroups, TrainingRows, sequence_batch
+from valuesoup.training.rows import LengthGroups, TrainingRows, pair_batch
 from valuesoup.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
     from valuesoup.store.progress import Task
+    from valuesoup.training.decorrelation import Decorrelation
 
 LOGS_PER_EPOCH = 10
 """Points of the training curves between two validations."""
@@ -52,23 +53,32 @@ class Trained:
 class PreferenceTrainer(Trainer):
     """transformers.Trainer for the vectors of a :class:`Soup`: the loss, and checkpoints that hold only the vectors."""
 
-    def __init__(self, soup: "Soup", rows: TrainingRows, names: Sequence[str], beta: float, rho: float, **rest: Any):
+    def __init__(
+        self,
+        soup: "Soup",
+        rows: TrainingRows,
+        names: Sequence[str],
+        settings: TrainingSettings,
+        penalty: "Decorrelation | None" = None,
+        **rest: Any,
+    ):
         """Prepare.
 
         Args:
             soup: Holds the vectors; those named are trained.
             rows: The training rows.
             names: The vectors that ``rows.vector`` counts.
-            beta: DPO's β.
-            rho: Weight of the likelihood term.
+            settings: Of the loss: β and ρ.
+            penalty: Added to the loss: the dependence between vectors.
             rest: What transformers.Trainer takes.
         """
         # Training and validation rows each make their own batches.
         super().__init__(model=soup, train_dataset=rows, data_collator=lambda batch: batch, **rest)
         self.soup = soup
         self.names = list(names)
-        self.beta = beta
-        self.rho = rho
+        self.beta = settings.beta
+        self.rho = settings.likelihood
+        self.penalty = penalty
         # The loss divides by the rows of the whole step itself (see get_batch_samples), so Trainer must not.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[float]] = {"train": [], "eval": []}
@@ -77,6 +87,8 @@ class PreferenceTrainer(Trainer):
         for place, name in enumerate(self.names):
             one_hot[place, soup.names.index(name)] = 1.0
         self._one_hot = one_hot
+        parts = [cast("TrainingRows", part) for part in (self.train_dataset, self.eval_dataset) if part is not None]
+        self.shared = shares_prompts(soup, max(part.pairs.longest() for part in parts))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
         rows = cast("TrainingRows", train_dataset or self.train_dataset)
@@ -102,10 +114,9 @@ class PreferenceTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the one loss, summed over the batch's rows and divided by the step's (by the batch's without)."""
-        batch = sequence_batch(inputs)
-        weights = self._one_hot.to(batch.input_ids.device)[inputs["vector"]].repeat(2, 1)
-        tokens = token_log_probs(cast("Soup", model), weights, batch)
-        chosen, rejected = tokens.sum(1).chunk(2)
+        batch = pair_batch(inputs)
+        weights = self._one_hot.to(batch.tokens.device)[inputs["vector"]]
+        chosen, rejected = response_log_probs(cast("Soup", model), weights, batch, shared=self.shared)
         reference_chosen, reference_rejected = inputs["reference"].unbind(1)
         losses = preference_loss(
             chosen,
@@ -117,10 +128,16 @@ class PreferenceTrainer(Trainer):
             scale=inputs["scale"],
             margin=inputs["margin"],
         )
-        lengths = batch.response_mask.sum(1).chunk(2)[0]
+        lengths = batch.sizes()[0]
         if self.rho:
-            losses = losses + self.rho * likelihood_loss(tokens.chunk(2)[0], lengths)
-        loss = losses.sum() / (num_items_in_batch or len(losses))
+            losses = losses + self.rho * likelihood_loss(chosen[:, None], lengths)
+        # Vectors in training share the step's rows, and each has the mean loss of its own as when it trains alone.
+        share = len(losses) / (num_items_in_batch or len(losses))
+        loss = share * losses.mean()
+        if torch.is_grad_enabled():
+            loss = loss * len(self.names)
+            if self.penalty is not None:
+                loss = loss + share * self.penalty.penalty(self.soup)
         self._check(losses, inputs, chosen - reference_chosen, lengths, training=torch.is_grad_enabled())
         margin = implicit_margin(chosen, rejected, reference_chosen, reference_rejected, self.beta)
         self._count(losses, chosen, rejected, margin)
@@ -137,7 +154,7 @@ class PreferenceTrainer(Trainer):
                 f"the loss became NaN or infinite at step {self.state.global_step + 1}, on pairs {ids}; "
                 "lower learning_rate, or look at those pairs."
             )
-        if training and self.state.global_step == 0 and self._starts_at_reference:
+        if training and self.state.global_step == 0 and self._starts_at_base:
             exact = self.soup.model.dtype == torch.float32 and not self.args.bf16
             far = moved.detach().abs()
             if (far > START_TOLERANCE["float32" if exact else "16 bit"] * lengths.sqrt()).any():
@@ -147,7 +164,8 @@ class PreferenceTrainer(Trainer):
                 )
 
     @property
-    def _starts_at_reference(self) -> bool:
+    def _starts_at_base(self) -> bool:
+        # A vector that goes on from another policy sees its adapters' dropout before the first step.
         factors = self.soup.parameters_of(self.names)[1::2]
         return not any(B.detach().any() for B in factors)
 
@@ -241,6 +259,7 @@ def train_vectors(
     work: Path,
     seed: int,
     task: "Task | None" = None,
+    penalty: "Decorrelation | None" = None,
 ) -> Trained:
     """Train vectors of a soup and return those of the best validation loss.
 
@@ -256,6 +275,7 @@ def train_vectors(
         work: Folder for checkpoints; its content is of no use afterwards.
         seed: Of the order of the rows and of the dropout.
         task: Shows the steps.
+        penalty: Added to the loss: the dependence between vectors.
 
     Raises:
         RunError: The loss became NaN (the step and the pairs are named), or the stored reference log-probabilities
@@ -307,8 +327,8 @@ def train_vectors(
         soup,
         rows,
         names,
-        settings.beta,
-        settings.likelihood,
+        settings,
+        penalty,
         args=arguments,
         eval_dataset=held_out,
         callbacks=[_Flow(holder, every, logs, best, task)],

@@ -13,10 +13,12 @@ from pydantic import (
     JsonValue,
     NonNegativeInt,
     PositiveInt,
+    ValidationError,
+    field_validator,
     model_validator,
 )
 
-from valuesoup.errors import UserError
+from valuesoup.errors import UserError, did_you_mean
 from valuesoup.methods import COMPARED, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.methods.compositions import CompositionChoice
@@ -219,10 +221,22 @@ class MethodConfig(Section):
         known = preset(self.preset)
         return known.title if self.name == known.name else self.name
 
+    @field_validator("training")
+    @classmethod
+    def _known(cls, training: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in training:
+            if name == "max_length":
+                raise ValueError("max_length is the same for every method of a run")
+            if name not in TrainingSettings.model_fields:
+                raise ValueError(f"there is no setting '{name}'{did_you_mean(name, TrainingSettings.model_fields)}")
+        return training
+
     @model_validator(mode="after")
     def _builds(self) -> "MethodConfig":
         if self.preset is None and self.settings:
             raise ValueError("settings are those of a preset; name one, or spell out pairs, objective and weights")
+        if self.preset is None and not (self.pairs or self.objective or self.weights):
+            raise ValueError("name a preset, or spell out pairs, objective and weights")
         try:
             _ = self.method
         except UserError as error:
@@ -295,9 +309,13 @@ class RunConfig(Section):
                 entry.method.check(list(self.values))
             except (ValueError, UserError) as error:
                 raise ValueError(f"method '{entry.name}': {error}") from None
-            if "max_length" in entry.method.training:
-                raise ValueError(f"method '{entry.name}': max_length is the same for every method of a run")
-            TrainingSettings.model_validate({**self.training.model_dump(), **entry.method.training})
+            try:
+                TrainingSettings.model_validate({**self.training.model_dump(), **entry.method.training})
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, ("training", *first["loc"])))
+                said = first["msg"].removeprefix("Value error, ")
+                raise ValueError(f"method '{entry.name}': {where}: {said[0].lower()}{said[1:]}") from None
         return self
 
     def with_absolute_paths(self) -> "RunConfig":
@@ -320,4 +338,27 @@ class RunConfig(Section):
         base = absolute(self.base, "model")
         if base.dialogues is not None:
             base = base.model_copy(update={"dialogues": tuple(absolute(source, "path") for source in base.dialogues)})
-        return self.model_copy(update={"values": values, "base": base})
+        methods = tuple(
+            entry.model_copy(
+                update={
+                    "settings": _absolute_templates(entry.settings),
+                    "pairs": None
+                    if entry.pairs is None
+                    else type(entry.pairs).model_validate(_absolute_templates(entry.pairs.model_dump())),
+                }
+            )
+            for entry in self.methods
+        )
+        return self.model_copy(update={"values": values, "base": base, "methods": methods})
+
+
+def _absolute_templates(value: Any) -> Any:
+    """Return a method's settings with the path of every prompt template made absolute."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: str(Path(item).resolve())
+        if name == "template" and isinstance(item, str) and Path(item).exists()
+        else _absolute_templates(item)
+        for name, item in value.items()
+    }

@@ -41,6 +41,21 @@ Thresholds = Annotated[Tau | dict[str, Tau], BeforeValidator(_known)]
 """τ in [−1, 1] or its name (strict √((n−1)/n), positive 0, lenient −1/√n, auto), for every value or per value."""
 
 
+def _some_orders(orders: Any) -> Any:
+    """Check the shape of orders at once, so that a mistake is answered once and not once per type."""
+    listed = isinstance(orders, list | tuple) and orders
+    if orders not in ("given", "all") and not (
+        listed
+        and all(isinstance(order, list | tuple) and all(isinstance(one, str) for one in order) for order in listed)
+    ):
+        raise ValueError("orders are given, all, or a list of orders, each a list of the values")
+    return orders
+
+
+Orders = Annotated[Literal["given", "all"] | tuple[tuple[str, ...], ...], BeforeValidator(_some_orders)]
+"""Orders of the values: as the run lists them, all of them (up to three values), or a list."""
+
+
 class Choice(BaseModel):
     """Base of the choices: frozen, unknown keys are errors."""
 
@@ -91,9 +106,13 @@ class Consistent(Choice):
         return self
 
     def check(self, values: Sequence[str]) -> None:
-        """Thresholds per value must name the values."""
+        """Thresholds per value must name the values, and leave no pair on both sides of a flip."""
         if isinstance(self.tau, dict) and set(self.tau) != set(values):
             raise ValueError(f"tau must name the values {', '.join(values)}")
+        for value in values if self.flip and self.tau is not None else ():
+            tau = self.tau_of(value)
+            if tau != "auto" and not threshold(tau, len(values)) > 0:
+                raise ValueError(f"flip needs a tau above 0, not {tau}: else a pair counts on both sides")
 
     def tau_of(self, value: str) -> Tau:
         """Return τ_i of one value.
@@ -146,16 +165,19 @@ class Sequential(Choice):
     """One policy trained on value after value; each stage starts from the policy before it and refers to it."""
 
     kind: Literal["sequential"] = "sequential"
-    orders: Literal["given", "all"] | tuple[tuple[str, ...], ...] = "given"
-    """Orders of the values, one policy each: as the run lists them, all of them (up to three values), or a list."""
+    orders: Orders = "given"
+    """Orders of the values, one policy each."""
 
     def check(self, values: Sequence[str]) -> None:
         """Orders must be orders of the values."""
         if self.orders == "all" and len(values) > 3:
             raise ValueError(f"{len(values)} values have too many orders to train them all; list those you want")
-        for order in self.orders if not isinstance(self.orders, str) else ():
+        orders = () if isinstance(self.orders, str) else self.orders
+        for place, order in enumerate(orders):
             if sorted(order) != sorted(values):
                 raise ValueError(f"an order must hold each of {', '.join(values)} once, not {', '.join(order)}")
+            if order in orders[:place]:
+                raise ValueError(f"the order {', '.join(order)} is given twice")
 
 
 class Weighted(Choice):
@@ -245,6 +267,14 @@ class Points(Choice):
     kind: Literal["points"] = "points"
     rows: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
     """Weight by value; a value left out weighs 0."""
+
+    @model_validator(mode="after")
+    def _once(self) -> "Points":
+        seen = [{name: weight for name, weight in row.items() if weight} for row in self.rows]
+        for place, row in enumerate(seen):
+            if row in seen[:place]:
+                raise ValueError(f"the point {self.rows[place]} is given twice")
+        return self
 
     def check(self, values: Sequence[str]) -> None:
         """Rows must name the values."""

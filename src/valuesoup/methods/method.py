@@ -72,22 +72,25 @@ class Method(Choice):
 
         Raises:
             ValueError: One does not fit.
+            UserError: The weight space has repeated levels, or too many points.
         """
         for choice in (self.pairs, self.objective, self.weights, self.composition):
             choice.check(values)
+        rows = self.rows(values)
         if isinstance(self.objective, Weighted | Margin):
-            self._check_trained_rows(values)
-        for row in self.rows(values) if not isinstance(self.composition, Linear) else ():
+            self._check_trained_rows(values, rows)
+        for row in rows if not isinstance(self.composition, Linear) else ():
             if min(row) < 0 or not any(row):
                 raise ValueError(f"composition '{self.composition.kind}' takes weights of 0 or more, not {list(row)}")
             if isinstance(self.composition, Slerp) and abs(sum(row) - 1) > 1e-9:
                 raise ValueError(f"composition 'slerp' takes weights on the simplex, not {list(row)}")
 
-    def _check_trained_rows(self, values: Sequence[str]) -> None:
+    def _check_trained_rows(self, values: Sequence[str], rows: Sequence[tuple[float, ...]]) -> None:
         primary = self.objective.primary or values[0] if isinstance(self.objective, Margin) else None
-        for row in self.rows(values):
+        for row in rows:
             if min(row) < 0 or not any(row):
-                raise ValueError(f"a training cannot weigh its pairs by {list(row)}: weights are 0 or more, one above")
+                weighed = f"a training cannot weigh its pairs by {list(row)}"
+                raise ValueError(f"{weighed}: weights are 0 or more, and one at least is above 0")
             if isinstance(self.weights, Points) and primary and not row[list(values).index(primary)] > 0:
                 raise ValueError(f"the weight of the primary value '{primary}' must be above 0 in every point")
 

@@ -23,5 +23,7 @@ def mva(
 
     The cube is a grid of ``levels``; with ``points`` it is covered by that many Sobol points instead.
     """
+    if points is not None and levels != Cube().levels:
+        raise ValueError("give either levels or points, not both")
     weights = Cube(levels=levels) if points is None else Sobol(points=points, low=0.0, high=1.0)
     return Method(pairs=All(), objective=Decorrelated(alpha=alpha, mode=mode), weights=weights)

@@ -64,10 +64,11 @@ class Preset:
         """Return the method for these settings.
 
         Raises:
-            UserError: A setting is unknown.
+            UserError: A setting is unknown, or the function does not return a method.
             pydantic.ValidationError: A setting has a wrong value.
         """
-        known = inspect.signature(self.function).parameters
+        # Annotations are text where the function's module imports them from __future__.
+        known = inspect.signature(self.function, eval_str=True).parameters
         for name in arguments:
             if name not in known:
                 raise UserError(f"method '{self.name}' has no setting '{name}'{did_you_mean(name, known)}")
@@ -77,7 +78,10 @@ class Preset:
         }
         schema = create_model(f"{self.name} settings", __config__=ConfigDict(extra="forbid"), **fields)
         given = schema(**arguments)
-        return self.function(**{name: getattr(given, name) for name in given.model_fields_set})
+        made = self.function(**{name: getattr(given, name) for name in given.model_fields_set})
+        if not isinstance(made, Method):
+            raise UserError(f"method '{self.name}' returns {type(made).__name__}, not a valuesoup.methods.Method.")
+        return made
 
 
 def method(name: str, *, title: str, paper: str, formula: str = "") -> Callable[[Callable[..., Method]], Preset]:

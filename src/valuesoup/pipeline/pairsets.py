@@ -56,19 +56,25 @@ class PairSets:
         self.filters = {value: self._filter(self.rule, value) for value in shared.values} if self.rule else {}
         self.expansions: dict[str, Node] = {}
 
-    def of(self, value: str, policy: Node | None = None) -> list[PairSet]:
-        """Return what value i is trained on; prompts are expanded with the policy as it is, the base by default."""
+    def of(self, value: str, policy: Node | None = None, after: Sequence[str] = ()) -> list[PairSet]:
+        """Return what value i is trained on; prompts are expanded with the policy as it is, the base by default.
+
+        Args:
+            value: Value i.
+            policy: The policy so far.
+            after: The values that it was trained on, in order.
+        """
         own = [value] if self.rule is None or not self.rule.pooled else self.shared.values
         found = [PairSet(self.shared.split, dataset, self.filters.get(dataset)) for dataset in own]
         if self.expand is not None:
-            found.append(self._expanded(self.expand, [value], policy))
+            found.append(self._expanded(self.expand, [value], policy, after))
         return found
 
     def together(self) -> list[PairSet]:
         """Return the pairs of all values, with one expansion over all their prompts."""
         found = [PairSet(self.shared.split, value, self.filters.get(value)) for value in self.shared.values]
         if self.expand is not None:
-            found.append(self._expanded(self.expand, self.shared.values, None))
+            found.append(self._expanded(self.expand, self.shared.values, None, ()))
         return found
 
     def _filter(self, rule: Consistent, dataset: str) -> Node:
@@ -85,7 +91,9 @@ class PairSets:
             minimum=max(rule.minimum_pairs, self.shared.config.training.batch_size),
         )
 
-    def _expanded(self, choice: Expanded, datasets: Sequence[str], policy: Node | None) -> PairSet:
+    def _expanded(
+        self, choice: Expanded, datasets: Sequence[str], policy: Node | None, after: Sequence[str]
+    ) -> PairSet:
         """Plan MORA's five steps on the training prompts of these data sets."""
         shared, config = self.shared, self.shared.config
         vectors = {} if policy is None else {"policy": policy}
@@ -129,5 +137,5 @@ class PairSets:
             scores=shared.rated(f"the answers to fused prompts of {what}", replies, fused),
             most=choice.most,
         )
-        self.expansions[what if policy is None else f"{what}, stage {len(self.expansions) + 1}"] = made
+        self.expansions[f"{what} after {' then '.join(after)}" if after else what] = made
         return PairSet(made, expansion.EXPANDED, None, made)

@@ -36,11 +36,9 @@ class Stack:
 
     def add(self, method: str, offered: Sequence[Candidate], *, always: bool) -> None:
         """Take a method's candidates; rows that another method has already are shared with it."""
-        places = []
-        for candidate in offered:
-            if candidate.row not in self.candidates:
-                self.candidates.append(candidate.row)
-            places.append(self.candidates.index(candidate.row))
+        known = {row: place for place, row in enumerate(self.candidates)}
+        places = [known.setdefault(candidate.row, len(known)) for candidate in offered]
+        self.candidates = list(known)
         self.methods[method] = places
         self.offered[method] = list(offered)
         if always:

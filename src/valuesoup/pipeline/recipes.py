@@ -136,8 +136,8 @@ class _Cook:
             for place, value in enumerate(order):
                 done = " then ".join(order[: place + 1])
                 policy = self._train(
-                    f"{value} after {order[place - 1]}" if place else f"the {value} vector",
-                    self.sets.of(value, policy),
+                    f"{value} after {' then '.join(order[:place])}" if place else f"the {value} vector",
+                    self.sets.of(value, policy, order[:place]),
                     done,
                     policy=policy,
                 )

@@ -1,5 +1,6 @@
 """A synthetic report for n values, in which every part of the page has something to show."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from valuesoup.report.model import (
     Answer,
     ConflictPair,
     CurvePoint,
+    Expansion,
     GapTable,
+    LayerDependence,
     LayerGeometry,
     ReportData,
     SampleAnswers,
@@ -81,6 +84,7 @@ def results(n: int, seed: int = 0) -> dict[str, Any]:
         "methods": {
             name: {
                 "hypervolume": {"value": value, "low": low, "high": high},
+                "trainings": n,
                 "trained_pairs": 1000 * n,
                 "train_seconds": 61.2,
                 "evaluate_seconds": 12.9,
@@ -176,3 +180,142 @@ def report_data(n: int = 2, **changes: Any) -> ReportData:
         },
     }
     return ReportData(**(parts | changes))
+
+
+def profile(kinds: dict[str, float], values: list[str], rollouts: int = 8, size: int = 60) -> list[Any]:
+    """Pass@N that rises with N; ``kinds`` gives each kind's chance of one rollout."""
+    rows = []
+    for kind, chance in kinds.items():
+        for j, value in enumerate([*values, "joint"]):
+            one = chance / (j + 1)
+            for n in range(1, rollouts + 1):
+                share = 1 - (1 - one) ** n
+                ends = {"low": max(share - 0.1, 0.0), "high": min(share + 0.1, 1.0)}
+                rows.append({"prompts": kind, "value": value, "n": n, "pass": share, "size": size, **ends})
+    return rows
+
+
+def expansion(n: int = 2, pairs: int = 40, **changes: Any) -> Expansion:
+    """An expansion of which every step dropped something."""
+    values = list(NAMES[:n])
+    edges = np.linspace(-2, 2, 21)
+    distribution: list[Any] = []
+    for value in values:
+        for kind, mean in (("single-reward", -0.4), ("fused", 0.5)):
+            weights = np.exp(-(((edges[:-1] + 0.1) - mean) ** 2))
+            for low, high, share in zip(edges[:-1], edges[1:], weights / weights.sum(), strict=True):
+                distribution.append(
+                    {
+                        "prompts": kind,
+                        "value": value,
+                        "low": float(low),
+                        "high": float(high),
+                        "share": float(share),
+                    }
+                )
+    counts = {
+        **{"prompts": 200, "joint": 60, "none": 20, "single_reward": 120},
+        **{"fused": 90, "failed": 5, "empty": 3, "unchanged": 12, "too_long": 0, "duplicate": 10},
+        **{"without_pair": 50 - min(pairs, 50), "left_out": 0, "pairs": pairs},
+    }
+    kinds = {**dict.fromkeys(values, 0.4), "single-reward": 0.2, "fused": 0.5}
+    parts = {"counts": counts, "rollouts": 8, "thresholds": dict.fromkeys(values, 0.1)}
+    return Expansion(**{**parts, "profile": profile(kinds, values), "distribution": distribution, **changes})
+
+
+MANY = {  # method: candidates, trainings, height of its frontier
+    "DPO": (2, 2, 0.5),
+    "SeqT": (2, 4, 0.55),
+    "DPO-LW": (11, 11, 0.75),
+    "MODPO": (11, 12, 0.8),
+    "SOUP": (11, 2, 0.7),
+    "VC-soup": (11, 2, 0.95),
+    "MVA": (100, 2, 0.9),
+    "MORA": (2, 4, 0.85),
+    "MORA, 80 pairs": (2, 4, 0.9),
+    "SOUP, likelihood": (11, 2, 0.78),
+    "VC-soup + MVA": (11, 2, 0.98),
+    "VC-soup, soft": (11, 2, 0.88),
+}
+
+
+@cache
+def many_methods(n: int = 2, count: int = len(MANY)) -> ReportData:
+    """A report of many methods: 100 weights from a cube, policies without weights, expansions, penalised vectors."""
+    rng = np.random.default_rng(1)
+    values = list(NAMES[:n])
+    shown = dict(list(MANY.items())[:count])
+    candidates = [candidate("base", "base", None, dict.fromkeys(values, -0.6), on_frontier=False)]
+    methods: dict[str, Any] = {"base": {"hypervolume": {"value": 0.02, "low": 0.01, "high": 0.03}}}
+    methods["base"] |= {"trainings": 0, "frontier_points": 1, "train_seconds": 0, "evaluate_seconds": 3.1}
+    for method, (size, trainings, height) in shown.items():
+        for k in range(size):
+            alone, cube = method in ("SeqT", "MORA", "MORA, 80 pairs"), size == 100
+            raw = np.eye(n)[k % n] if size == 2 else rng.dirichlet(np.ones(n))
+            if cube:
+                raw = rng.uniform(0, 1, n)
+            elif n == 2 and size > 2:
+                raw = np.array([k / (size - 1), 1 - k / (size - 1)])
+            share = raw / (raw.sum() or 1)
+            reach = np.sqrt(share) * height + rng.normal(0, 0.02, n) - 0.3
+            reach -= 0.5 * abs(raw.sum() - 1) if cube else 0
+            order = ">".join(values if k else reversed(values))
+            candidates.append(
+                candidate(
+                    f"{method}/{order}" if alone else f"{method}/{k}",
+                    method,
+                    None if alone else dict(zip(values, raw.round(3).tolist(), strict=True)),
+                    dict(zip(values, reach.tolist(), strict=True)),
+                    outside_simplex=bool(cube and abs(raw.sum() - 1) > 0.01),
+                    on_frontier=not cube or bool(abs(raw.sum() - 1) < 0.3),
+                    quality={"fluency": 0.6 if k == 5 else 0.9, "kl": 2.0, "tokens": 20.0},
+                    **({"test": None} if cube and abs(raw.sum() - 1) > 0.5 else {}),
+                )
+            )
+        points = sum(one["on_frontier"] for one in candidates if one["method"] == method)
+        value = height**2 * 0.6
+        methods[method] = {
+            "hypervolume": {"value": value, "low": value - 0.04, "high": value + 0.04},
+            "frontier_points": points,
+            "trainings": trainings,
+            "trained_pairs": 1000 * trainings,
+            "train_seconds": 11.5 * trainings,
+            "expand_seconds": 30.0 if method.startswith("MORA") else 0.0,
+            "evaluate_seconds": 0.6 * size,
+        }
+    pairs = [(a, b) for i, a in enumerate(values) for b in values[i + 1 :]]
+    composed = [method for method in shown if method in ("SOUP", "VC-soup", "MVA", "VC-soup + MVA")]
+    layers = [f"model.layers.{k}.self_attn.{m}_proj" for k in range(6) for m in "qv"]
+    dependence = {
+        method: [
+            LayerDependence(layer, a, b, 0.002 * height + 0.0004 * i, 0.03 + 0.004 * i)
+            if "MVA" in method
+            else LayerDependence(layer, a, b, 0.02 * height + 0.004 * i)
+            for a, b in pairs
+            for i, layer in enumerate(layers)
+        ]
+        for method, (_, _, height) in shown.items()
+        if method in composed
+    }
+    full = results(n) | {"candidates": candidates, "methods": methods, "differences": []}
+    full["filters"] = {"VC-soup": full["filters"]["vc-soup"]}
+    full["geometry"] = {
+        method: {"cosine": 0.3, "l2": 1.2, "hsic": sum(e.after for e in dependence[method])}
+        for method in composed
+        if pairs
+    }
+    grown = {"MORA": 40, "MORA, 80 pairs": 80}
+    return report_data(
+        n,
+        results=full,
+        title="Every method on a small world",
+        gaps={v: gap_table(n, j, 400) for j, v in enumerate(values)},
+        geometry={
+            m: [LayerGeometry(layer, a, b, 0.1 * k, 2 - 0.1 * k) for a, b in pairs for layer in (None, *layers)]
+            for k, m in enumerate(composed)
+            if pairs
+        },
+        dependence=dependence if pairs else {},
+        expansions={m: {"policy": expansion(n, grown[m])} for m in shown if m in grown} if pairs else {},
+        curves={f"{m}/{k}": curve(7 * i + k) for i, m in enumerate(shown) for k in range(shown[m][1])},
+    )

@@ -8,10 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_report import NAMES, candidate, curve, gap_table, messages, report_data, results
+from synthetic_report import (
+    NAMES,
+    candidate,
+    curve,
+    expansion,
+    gap_table,
+    many_methods,
+    messages,
+    profile,
+    report_data,
+    results,
+)
 
 from valuesoup.report import write_audit, write_report
-from valuesoup.report.model import Answer, ConflictPair, GapTable, ReportData, SampleAnswers
+from valuesoup.report.model import Answer, ConflictPair, GapTable, LayerDependence, ReportData, SampleAnswers
 from valuesoup.report.page import embedded_json
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&amp;"
@@ -79,9 +90,16 @@ def test_every_section_link_has_its_heading(written: Path) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_figures_are_written_as_png_svg_and_csv_for_n_values(n: int, tmp_path: Path) -> None:
     small = report_data(n, gaps={v: gap_table(n, j, 100) for j, v in enumerate(NAMES[:n])})
+    if n > 1:
+        grown = {"soup": {"policy": expansion(n, 40)}, "vc-soup": {"policy": expansion(n, 50)}}
+        known = many_methods(n).dependence
+        held = {"soup": known["SOUP"], "vc-soup": known["MVA"]}
+        small = replace(small, dependence=held, expansions=grown)
     path = write_report(replace(small, curves={"soup/helpful": curve(0)}), tmp_path)
     expected = {"frontier", "hypervolume", "truth", "consistency", "retention", "reward-accuracy", "training-curves"}
-    expected |= {"reward-gaps", "conflict-matrix", "geometry"} if n > 1 else set()
+    expected |= {"cost"}
+    expected |= {"reward-gaps", "conflict-matrix", "geometry", "dependence"} if n > 1 else set()
+    expected |= {"pass-at-n", "expansion-rewards", "added-pairs"} if n > 1 else set()
     expected |= {"parallel"} if n > 2 else set()
     assert set(specs(path)) == expected
     for name in expected:
@@ -127,8 +145,13 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
         results={
             "schema": 1,
             "values": [value, "other"],
-            "candidates": [candidate(HOSTILE, method, scores, scores)],
-            "methods": {method: {"hypervolume": {"value": 0.5, "low": 0.4, "high": 0.6}}},
+            "candidates": [candidate(HOSTILE, method, scores, scores, outside_simplex=True)],
+            "methods": {
+                method: {
+                    "hypervolume": {"value": 0.5, "low": 0.4, "high": 0.6},
+                    **{"trainings": 2, "frontier_points": 1, "train_seconds": 1.0, "evaluate_seconds": 1.0},
+                }
+            },
             "reward_models": {value: {"validation_accuracy": 0.6, "pairs": 10}},
         },
         title=HOSTILE,
@@ -137,6 +160,8 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
         gaps={HOSTILE: gap_table(2, 0, 50)},
         dropped={HOSTILE: {HOSTILE: 1}},
         answers=[SampleAnswers(messages(HOSTILE), {HOSTILE: Answer(HOSTILE, {value: 1.0})})],
+        dependence={method: [LayerDependence(HOSTILE, value, "other", 0.1, 0.2)]},
+        expansions={method: {HOSTILE: expansion(2, counts={HOSTILE: 1}, profile=profile({HOSTILE: 0.5}, [value]))}},
         conflicts={HOSTILE: [ConflictPair(HOSTILE, messages(HOSTILE), HOSTILE, HOSTILE, {value: -1.0}, -0.5)]},
     )
     for path in (write_report(data, tmp_path), write_audit(data, tmp_path)):
@@ -169,6 +194,27 @@ def test_missing_parts_leave_their_figures_out_with_a_sentence(tmp_path: Path) -
     ):
         assert sentence in text
     assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_a_run_without_expansions_penalties_or_costs_does_not_speak_of_them(tmp_path: Path) -> None:
+    path = write_report(ReportData(results={"schema": 1, "values": ["helpful"]}), tmp_path)
+    text = re.sub(r"<script.*?</script>", "", path.read_text("utf-8"), flags=re.S)
+    for word in ("expansion", "HSIC", "Cost of a frontier", "simplex"):
+        assert word not in text
+
+
+def test_many_methods_and_candidates_make_one_readable_page(tmp_path: Path) -> None:
+    data = replace(many_methods(2), curves={}, gaps={}, geometry={})
+    path = write_report(data, tmp_path)
+    text = path.read_text("utf-8")
+    frontier = [c for c in data.results["candidates"] if c["on_frontier"]]
+    assert f"<summary>Frontier candidates ({len(frontier) + 1})</summary>" in text  # and the base
+    assert '<h2 id="expansion">Prompt expansion</h2>' in text and 'href="#expansion"' in text
+    assert "harmless&gt;helpful" in text  # a policy without weights goes by the end of its id
+    assert text.count("(outside the simplex)") == sum(c["outside_simplex"] for c in frontier)
+    svg = (tmp_path / "figures/frontier.svg").read_text("utf-8")
+    assert ">outside the simplex</text>" in svg
+    assert all(f">{name}</text>" in svg for name in data.results["methods"])
 
 
 def test_null_test_scores_fluency_and_weights_are_shown_as_absent(tmp_path: Path) -> None:

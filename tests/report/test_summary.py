@@ -1,7 +1,7 @@
 from typing import Any
 
 import numpy as np
-from synthetic_report import candidate, report_data
+from synthetic_report import candidate, expansion, report_data
 
 from valuesoup.report.model import GapTable, ReportData
 from valuesoup.report.summary import summarise, summarise_gaps
@@ -108,6 +108,39 @@ def test_weak_reward_models_are_named() -> None:
 
 def test_filtering_is_counted_over_the_data_sets() -> None:
     assert "Filtering: vc-soup keeps 2,200 of 6,000 pairs (37%)." in summarise(report_data(2))
+
+
+def test_the_dearest_and_the_cheapest_frontier_point_are_named_with_their_trainings() -> None:
+    results = volumes(grid=(0.5, 0.4, 0.6), soup=(0.6, 0.5, 0.7), idle=(0.1, 0.0, 0.2))
+    costs = {"grid": (11, 110.0, 10), "soup": (2, 20.0, 10), "idle": (0, 0.0, 1)}
+    for name, (trainings, seconds, points) in costs.items():
+        results["methods"][name] |= {"trainings": trainings, "train_seconds": seconds, "frontier_points": points}
+        results["methods"][name] |= {"evaluate_seconds": 5.0}
+    assert (
+        "grid took 11 trainings for 10 frontier points, 11.0 s of training per point (11.5 s with evaluation); "
+        "soup took 2 trainings for 10 frontier points, 2.0 s of training per point (2.5 s with evaluation)."
+    ) in summarise(ReportData(results=results))  # type: ignore[arg-type]
+
+
+def test_frontier_points_outside_the_simplex_are_counted_per_method() -> None:
+    def cube(k: int, outside: bool, on_frontier: bool = True) -> dict[str, Any]:
+        weights = {"a": 0.9, "b": 0.9}
+        return candidate(f"c{k}", "cube", weights, weights, outside_simplex=outside, on_frontier=on_frontier)
+
+    candidates = [cube(0, True), cube(1, True), cube(2, False), cube(3, True, on_frontier=False)]
+    candidates.append(candidate("s", "soup", {"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0}))
+    text = summarise(ReportData(results={"schema": 1, "values": ["a", "b"], "candidates": candidates}))
+    assert "Outside the simplex lie 2 of the 3 frontier points of cube." in text
+
+
+def test_an_expansion_is_summed_up() -> None:
+    text = summarise(report_data(2, expansions={"mora": {"policy": expansion(2, 40)}}))
+    assert "Prompt expansion: mora added 40 pairs from 120 single-reward of 200 prompts." in text
+    both = {"policy": expansion(2, 40), "policy again": expansion(2, 30)}
+    text = summarise(report_data(2, expansions={"mora": both, "other": both}))
+    assert (
+        "Prompt expansion: mora and other added 70 pairs from 240 single-reward of 400 prompts in 2 expansions." in text
+    )
 
 
 def test_an_audit_is_summed_up_from_the_gaps() -> None:

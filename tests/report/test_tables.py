@@ -2,11 +2,23 @@ import io
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
-from synthetic_report import candidate, report_data, results
+from synthetic_report import candidate, expansion, many_methods, report_data, results
 
 from valuesoup.report import frontier_table, print_frontier
-from valuesoup.report.tables import candidates_table, dropped_table, filters_table, interval, methods_table, number
+from valuesoup.report.expansions import distinct_expansions, expansions_table
+from valuesoup.report.model import ReportData
+from valuesoup.report.tables import (
+    MOST_SHOWN,
+    candidates_table,
+    costs_table,
+    dropped_table,
+    filters_table,
+    interval,
+    methods_table,
+    number,
+)
 
 
 def printed(full: object, width: int = 160) -> str:
@@ -70,9 +82,71 @@ def test_numbers_have_a_true_minus_no_minus_zero_and_a_dash_for_nothing() -> Non
 
 def test_page_tables_state_counts_and_costs() -> None:
     data = report_data(2)
-    assert methods_table(data).rows[3] == ["vc-soup", "0.580 [0.540, 0.620]", "2,000", "61.2", "12.9", "0.49"]
+    assert methods_table(data).rows[3] == ["vc-soup", "0.580 [0.540, 0.620]", "6", "2", "10.2", "12.4", "0.49"]
+    assert costs_table(data).rows[2] == ["vc-soup", "2,000", "61.2", "12.9", "74.1"]
     assert filters_table(data).rows[0] == ["vc-soup", "helpful", "0.700", "3,000", "1,100", "36.7%", "30"]
     assert dropped_table(data).rows == [["helpful", "equal sides", "11"], ["helpful", "empty side", "3"]]
+
+
+def test_the_cost_of_expansion_and_the_dependence_of_vectors_have_columns_only_where_there_are_any() -> None:
+    plain, full = report_data(2), many_methods(2, 8)
+    assert not any("expansion" in heading for heading in costs_table(plain).headings)
+    assert not any("HSIC" in heading for heading in methods_table(plain).headings)
+    assert costs_table(full).rows[-1] == ["MORA", "4,000", "46.0", "30.0", "1.2", "77.2"]
+    assert methods_table(full).headings[-1] == "HSIC of vectors"
+    for table in (costs_table(full), methods_table(full)):
+        assert {len(row) for row in table.rows} == {len(table.headings)}
+
+
+def test_without_a_frontier_or_seconds_there_is_no_cost_per_point() -> None:
+    data = ReportData(results={"schema": 1, "values": ["a"], "methods": {"x": {"hypervolume": None, "trainings": 2}}})
+    assert methods_table(data).rows == [["x", "–", "0", "2", "–", "–", "–"]]
+    assert costs_table(data).rows == [["x", "–", "–", "–", "–"]]
+
+
+def test_flipped_pairs_have_a_column_where_a_method_flips() -> None:
+    full = results(2)
+    full["filters"]["flipping"] = {"helpful": {"tau": 0.7, "pairs": 10, "kept": 5, "flipped": 2, "undefined": 0}}
+    table = filters_table(ReportData(results=full))  # type: ignore[arg-type]
+    assert table.headings[-2:] == ("of these flipped", "no direction")
+    assert table.rows[-1] == ["flipping", "helpful", "0.700", "10", "5", "50.0%", "2", "0"]
+    assert table.rows[0][-2:] == ["–", "30"]
+
+
+def test_a_policy_without_weights_goes_by_the_end_of_its_id_and_points_outside_the_simplex_are_marked() -> None:
+    rows = {row[1] for row in candidates_table(many_methods(2, 8)).rows}
+    assert {"helpful>harmless", "harmless>helpful"} <= rows
+    assert any(row.endswith("(outside the simplex)") for row in rows)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_terminal_of_100_columns_holds_eight_methods_and_shows_some_points_of_many(n: int) -> None:
+    full = many_methods(n, 8).results
+    lines = printed(full, width=100).splitlines()
+    assert len(lines) < 60 and all(len(line) <= 100 for line in lines)
+    points = full["methods"]["MVA"]["frontier_points"]
+    own = [line for line in lines if line.startswith((" MVA ", "MVA "))]
+    assert len(own) == MOST_SHOWN + 1 and f"… and {points - MOST_SHOWN} more" in own[-1]
+    assert any("*" in line for line in own) and "* outside the simplex" in lines[-1]
+    shown = [row for row in frontier_table(full) if row.method == "MVA"]
+    for end, line in ((shown[0], own[0]), (shown[-1], own[-2])):
+        assert number(end.scores["helpful"]["mean"], 2) in line
+
+
+def test_the_steps_of_an_expansion_are_counted_in_their_order() -> None:
+    table = expansions_table(report_data(2, expansions={"mora": {"policy": expansion(2, 40)}}))
+    assert table.headings == ("step", "mora: policy")
+    counted = dict(table.rows)  # type: ignore[arg-type]
+    assert next(iter(counted)) == "prompts mined" and list(counted)[-1] == "pairs added"
+    assert (counted["dropped: rewrite unchanged"], counted["fused"], counted["pairs added"]) == ("12", "90", "40")
+
+
+def test_an_expansion_that_methods_share_is_listed_once() -> None:
+    same, other = expansion(2, 40), expansion(2, 80)
+    data = report_data(2, expansions={"a": {"policy": same}, "b": {"policy": same}, "c": {"policy": other}})
+    assert expansions_table(data).headings == ("step", "a and b: policy", "c: policy")
+    by_profile = distinct_expansions(data, lambda one: one.profile)
+    assert [one.methods for one in by_profile] == [["a", "b", "c"]]
 
 
 def test_low_fluency_is_a_word_in_the_table_not_only_a_colour() -> None:

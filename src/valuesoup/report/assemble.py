@@ -1,6 +1,7 @@
 """From a finished run, or an audit, to what the page shows; reads artifacts, computes nothing heavy."""
 
 import datetime
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -9,23 +10,30 @@ import numpy as np
 
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config
+from valuesoup.evaluation.seeds import balanced
+from valuesoup.methods import Consistent, Expanded
 from valuesoup.pipeline.audit import DatasetAudit
 from valuesoup.pipeline.candidates import load_answers
 from valuesoup.pipeline.data import load_prompts, summary_of
 from valuesoup.pipeline.plan import BASE, Plan
 from valuesoup.pipeline.results import candidate_id
 from valuesoup.pipeline.run import Finished
+from valuesoup.pipeline.study import Study
+from valuesoup.pipeline.training import POLICY
 from valuesoup.report.model import (
     Answer,
     ConflictPair,
     CurvePoint,
+    Expansion,
     GapTable,
+    LayerDependence,
     LayerGeometry,
     ReportData,
     Results,
     SampleAnswers,
 )
 from valuesoup.report.page import write_audit, write_report
+from valuesoup.report.study import StudyData, families, titled, write_study
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact
 
@@ -67,6 +75,12 @@ def report_data(finished: Finished) -> ReportData:
         sizes={value: of["sizes"] for value, of in summary.items()},
         answers=_samples(plan, found, results),
         geometry={_title(plan, method): _layers(found[node.key]) for method, node in plan.geometry.items()},
+        dependence={_title(plan, method): _dependence(plan, found, method) for method in plan.geometry},
+        expansions={
+            entry.title: {name: _expansion(found[node.key]) for name, node in recipe.expansions.items()}
+            for entry in config.methods
+            if (recipe := plan.recipes[entry.name]).expansions
+        },
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
     )
@@ -112,9 +126,8 @@ def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
     artifact = found[plan.gaps[dataset].key]
     # A method that normalises by other spreads has another consistency than the one drawn here.
     drawn = [entry for entry in plan.config.methods if getattr(entry.method.pairs, "statistics", "") == "dataset"]
-    thresholds = {
-        entry.title: float(found[plan.filters[entry.name][dataset].key].json("summary.json")["tau"]) for entry in drawn
-    }
+    filters = {entry.title: plan.recipes[entry.name].filters[dataset] for entry in drawn}
+    thresholds = {title: float(found[node.key].json("summary.json")["tau"]) for title, node in filters.items()}
     return GapTable(
         np.load(artifact.path / "gaps_train.npy"), np.load(artifact.path / "consistency_train.npy"), thresholds
     )
@@ -132,12 +145,39 @@ def _layers(geometry: Artifact) -> list[LayerGeometry]:
     ]
 
 
+def _dependence(plan: Plan, found: Found, method: str) -> list[LayerDependence]:
+    """Return the HSIC of finished vectors, beside that at the start of a training that was penalised for it."""
+    before: dict[tuple[str, str, str], float] = {}
+    for trained, node in plan.recipes[method].trainings.items():
+        path = found[node.key].path / "hsic.json"
+        for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
+            # One vector trained alone stands there as the policy; in the results it has its value's name.
+            second = trained if row["second"] == POLICY else row["second"]
+            before[row["layer"], row["first"], second] = row["before"]
+    return [
+        LayerDependence(
+            row["layer"],
+            row["first"],
+            row["second"],
+            row["hsic"],
+            before.get((row["layer"], row["first"], row["second"])),
+        )
+        for row in found[plan.geometry[method].key].json("hsic.json")
+    ]
+
+
+def _expansion(artifact: Artifact) -> Expansion:
+    content = artifact.json("expansion.json")
+    names = ("counts", "rollouts", "thresholds", "profile", "distribution")
+    return Expansion(**{name: content[name] for name in names})
+
+
 def _curves(plan: Plan, found: Found) -> dict[str, list[CurvePoint]]:
     """Return the curves of each training once, named after the first method that asked for it."""
     names: dict[str, str] = {}
-    for method, vectors in plan.vectors.items():
-        for vector, node in vectors.items():
-            names.setdefault(node.key, f"{_title(plan, method)}/{vector}")
+    for method, recipe in plan.recipes.items():
+        for trained, node in recipe.trainings.items():
+            names.setdefault(node.key, f"{_title(plan, method)}/{trained}")
     shown = ("loss", "eval_loss", "chosen", "rejected", "margin", "accuracy")
     curves = {}
     for key, name in names.items():
@@ -158,10 +198,9 @@ def _samples(plan: Plan, found: Found, results: Mapping[str, Any]) -> list[Sampl
     for stack, evaluated in zip(plan.stacks, plan.evaluated, strict=True):
         places = {}
         for method, rows in stack.methods.items():
-            for place in rows:
-                weights = dict(zip(stack.vectors, stack.candidates[place], strict=True))
-                if candidate_id(method, weights) in shown:
-                    places[place] = candidate_id(method, weights)
+            for place, candidate in zip(rows, stack.offered[method], strict=True):
+                if candidate_id(method, candidate) in shown:
+                    places[place] = candidate_id(method, candidate)
         tables = {
             value: RewardTable.load(found[node.key].path / "scores.parquet")
             for value, node in evaluated.test.scores.items()
@@ -187,17 +226,32 @@ def _samples(plan: Plan, found: Found, results: Mapping[str, Any]) -> list[Sampl
 
 
 def _balanced(results: Mapping[str, Any]) -> list[str]:
-    """Return the base and, per method, the tested frontier candidate whose worst value (in the box) is best."""
-    low, best = results["reference_point"], results["best_point"]
-    values = results["values"]
+    """Return the base and the most balanced candidate of each method."""
+    found = [balanced(results, method) for method in results["methods"] if method != BASE]
+    return [BASE, *(row["id"] for row in found if row is not None)]
 
-    def worst(row: Mapping[str, Any]) -> float:
-        span = {value: max(best[value] - low[value], 1e-12) for value in values}
-        return float(min((row["test"][value]["mean"] - low[value]) / span[value] for value in values))
 
-    shown = [BASE]
-    for method in results["methods"]:
-        mine = [row for row in results["candidates"] if row["method"] == method and row["test"] and row["on_frontier"]]
-        if method != BASE and mine:
-            shown.append(max(mine, key=worst)["id"])
-    return shown
+def write_study_report(study: Study) -> Path:
+    """Write the HTML report and the figures of a study into its folder, and return the page's path."""
+    runs = [report_data(finished) for finished in study.runs]
+    config = study.runs[0].plan.config
+    combined = titled(study.combined)
+    methods = {entry.title: entry.method for entry in config.methods}
+    data = StudyData(
+        results={
+            "schema": 1,
+            "values": combined["values"],
+            "methods": {title: {"hypervolume": None} for title in combined["methods"]},
+        },
+        title=config.title,
+        created=runs[0].created,
+        config_yaml=dump_config(config.model_copy(update={"seeds": tuple(combined["seeds"])})),
+        versions=versions(),
+        fluency_bound=config.evaluation.fluency_bound,
+        combined=combined,
+        runs=runs,
+        pages=[f"{finished.folder.relative_to(study.folder).as_posix()}/report.html" for finished in study.runs],
+        families=families(methods, Consistent(), {"tau", "keep", "minimum_pairs"}),
+        expanding=families(methods, Expanded(), {"prompts", "most"}),
+    )
+    return write_study(data, study.folder)

@@ -50,6 +50,7 @@ class CandidateResult(TypedDict):
     id: str
     method: str
     weights: Weights | None
+    outside_simplex: NotRequired[bool]
     validation: Mapping[str, Estimate] | None
     test: NotRequired[Mapping[str, Estimate] | None]
     quality: NotRequired[Quality | None]
@@ -72,15 +73,19 @@ class FilterResult(TypedDict):
     tau: float | None
     pairs: int
     kept: int
+    flipped: NotRequired[int]
     undefined: int
 
 
 class MethodResult(TypedDict):
-    """What a method reached and what it cost."""
+    """What a method reached and what it costs on its own, shared trainings included."""
 
     hypervolume: Volume | None
+    frontier_points: NotRequired[int]
+    trainings: NotRequired[int]
     trained_pairs: NotRequired[int | None]
     train_seconds: NotRequired[float | None]
+    expand_seconds: NotRequired[float]
     evaluate_seconds: NotRequired[float | None]
 
 
@@ -95,10 +100,11 @@ class DifferenceResult(TypedDict):
 
 
 class GeometryResult(TypedDict):
-    """Mean cosine and distance between the value vectors of a method, over all layers."""
+    """Mean cosine and distance between the value vectors of a method, and their HSIC summed over layers."""
 
     cosine: float | None
     l2: float | None
+    hsic: NotRequired[float | None]
 
 
 class Results(TypedDict):
@@ -177,6 +183,56 @@ class LayerGeometry:
 
 
 @dataclass(frozen=True)
+class LayerDependence:
+    """HSIC of the A factors of two value vectors in one layer at the end; ``before``: at the start of a training
+    that was penalised for it, None for a method that was not.
+    """
+
+    layer: str
+    first: str
+    second: str
+    after: float
+    before: float | None = None
+
+
+class PassRate(TypedDict):
+    """Share of prompts of a kind (a data set's name, ``single-reward`` or ``fused``) of which one of n answers passes
+    the threshold of a value, or of all values at once (value ``joint``), with its interval over ``size`` prompts.
+    """
+
+    prompts: str
+    value: str
+    n: int
+    size: int
+    low: float
+    high: float
+
+
+class RewardBin(TypedDict):
+    """Share of answers to prompts of a kind (``single-reward`` before, ``fused`` after) whose reward is in a bin."""
+
+    prompts: str
+    value: str
+    low: float
+    high: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One prompt expansion of a method: its counts at each step, pass@N, and rewards before and after fusion.
+
+    ``profile`` rows hold the share itself under ``pass``, which is no name of a field in Python.
+    """
+
+    counts: Mapping[str, int]
+    rollouts: int
+    thresholds: Mapping[str, float]
+    profile: Sequence[PassRate]
+    distribution: Sequence[RewardBin]
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """One logged step of a training; log-probabilities are summed over the tokens of a response."""
 
@@ -204,6 +260,8 @@ class ReportData:
         sizes: Per data set, pairs per split ("train", "validation", "test").
         answers: Sample answers of the shown candidates.
         geometry: Per method, one entry per adapted matrix and pair of values.
+        dependence: Per method, one entry per layer and pair of values.
+        expansions: Per method, its prompt expansions by what they expand.
         curves: Per training, named "method/value" or anything else, its logged steps.
         conflicts: Per data set, its most conflicting pairs, most conflicting first.
         fluency_bound: Fluency below this is marked as low; fluency is a share in [0, 1].
@@ -219,6 +277,8 @@ class ReportData:
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     answers: Sequence[SampleAnswers] = ()
     geometry: Mapping[str, Sequence[LayerGeometry]] = field(default_factory=dict)
+    dependence: Mapping[str, Sequence[LayerDependence]] = field(default_factory=dict)
+    expansions: Mapping[str, Mapping[str, Expansion]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
     conflicts: Mapping[str, Sequence[ConflictPair]] = field(default_factory=dict)
     fluency_bound: float = 0.8

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from valuesoup.report import tables
-from valuesoup.report.look import PAGE_THEME, STATIC_THEME, colour_of
-from valuesoup.report.model import ReportData, is_base, weights_text
+from valuesoup.report.expansions import expansions_table
+from valuesoup.report.look import PAGE_THEME, STATIC_THEME, glyph_of
+from valuesoup.report.model import ReportData, is_base
 from valuesoup.report.summary import summarise, summarise_gaps
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def write_report(data: ReportData, out: Path) -> Path:
     from valuesoup.report import figures as f
 
     sections = {
-        "results": _draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.TRUTH], data, out),
-        "data": _draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out),
-        "training": _draw([f.ACCURACY, f.GEOMETRY, f.CURVES], data, out),
+        "results": draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.COST, f.TRUTH], data, out),
+        "data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out),
+        "expansion": draw([f.PASS_AT_N, f.REWARDS, f.ADDED_PAIRS], data, out),
+        "training": draw([f.ACCURACY, f.GEOMETRY, f.DEPENDENCE, f.CURVES], data, out),
     }
-    return _write_page("report.html.j2", data, out / "report.html", summarise(data), sections)
+    return write_page("report.html.j2", data, out / "report.html", summarise(data), sections)
 
 
 def write_audit(data: ReportData, out: Path) -> Path:
@@ -69,11 +71,12 @@ def write_audit(data: ReportData, out: Path) -> Path:
     """
     from valuesoup.report import figures as f
 
-    sections = {"data": _draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out)}
-    return _write_page("audit.html.j2", data, out / "audit.html", summarise_gaps(data), sections)
+    sections = {"data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out)}
+    return write_page("audit.html.j2", data, out / "audit.html", summarise_gaps(data), sections)
 
 
-def _draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn]:
+def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn]:
+    """Write each figure that has data to ``out/figures`` as PNG, SVG and CSV, and return what the page shows of it."""
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -142,9 +145,15 @@ def _finite(thing: object) -> object:
     return thing
 
 
-def _write_page(
-    template: str, data: ReportData, path: Path, summary: list[str], sections: dict[str, list[Drawn]]
+def write_page(
+    template: str,
+    data: ReportData,
+    path: Path,
+    summary: list[str],
+    sections: dict[str, list[Drawn]],
+    **more: tables.PageTable,
 ) -> Path:
+    """Write a page from its template, sentences, figures by section and further tables, and return its path."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -164,14 +173,16 @@ def _write_page(
         tables=tables,
         candidates={c["id"]: c for c in data.results.get("candidates") or ()},
         is_base=is_base,
-        weights_text=weights_text,
+        label_of=tables.label_of,
+        expansions_table=expansions_table,
         number=tables.number,
-        colour=lambda method: colour_of(method, data.results),
+        glyph=lambda method: glyph_of(method, data.results),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
         vega=Markup(_vega()),
         specs=embedded_json({name: figure.spec for name, figure in figures.items() if figure.spec}),
         theme=embedded_json(PAGE_THEME),
+        **more,
     )
     path.write_text(html, encoding="utf-8")
     return path

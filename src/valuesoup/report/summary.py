@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from valuesoup.report.model import ReportData, Volume, fluency_of, is_base, shown_scores, weights_text
-from valuesoup.report.tables import interval, number
+from valuesoup.report.costs import Cost, costs, frontier_counts
+from valuesoup.report.expansions import distinct_expansions
+from valuesoup.report.model import ReportData, Volume, fluency_of, is_base, shown_scores
+from valuesoup.report.tables import interval, label_of, number
 
 NEAR_CHANCE = 0.55
 
@@ -16,8 +18,8 @@ def summarise(data: ReportData) -> list[str]:
     Args:
         data: The report; missing parts shorten the summary.
     """
-    found = [_winner(data), _against_base(data), _low_fluency(data), _splits(data)]
-    found += [_cost(data), _reward_models(data), _conflict(data)]
+    found = [_winner(data), _against_base(data), _low_fluency(data), _splits(data), _outside(data)]
+    found += [_price(data), _filtering(data), _expansion(data), _reward_models(data), _conflict(data)]
     return [sentence for sentence in found if sentence]
 
 
@@ -117,7 +119,7 @@ def _low_fluency(data: ReportData) -> str:
     bound = number(data.fluency_bound, 2)
     if not low:
         return f"Every measured frontier candidate keeps a fluency of at least {bound}."
-    worst = f"{low[0][1]['method']} {weights_text(low[0][1]['weights'])}".strip()
+    worst = f"{low[0][1]['method']} {label_of(low[0][1])}"
     return (
         f"Caution: {len(low)} of {_count(len(measured), 'frontier candidate')} have fluency below {bound} "
         f"(lowest {number(low[0][0], 2)}, {worst}); their rewards are partly those of broken text."
@@ -135,7 +137,50 @@ def _splits(data: ReportData) -> str:
     return ""
 
 
-def _cost(data: ReportData) -> str:
+def _outside(data: ReportData) -> str:
+    points, outside = frontier_counts(data.results), frontier_counts(data.results, outside=True)
+    told = [f"{count} of the {_count(points[name], 'frontier point')} of {name}" for name, count in outside.items()]
+    return f"Outside the simplex lie {'; '.join(told)}." if told else ""
+
+
+def _price(data: ReportData) -> str:
+    """The dearest and the cheapest training of a frontier point."""
+    priced: list[tuple[float, Cost]] = []
+    for cost in costs(data):
+        if cost.trainings and (each := cost.per_point(cost.train)) is not None:
+            priced.append((each, cost))
+    if not priced:
+        return ""
+    dearest, cheapest = (choose(priced, key=lambda item: item[0]) for choose in (max, min))
+    if dearest is cheapest:
+        return f"{_trainings(*dearest)}."
+    return f"{_trainings(*dearest)}; {_trainings(*cheapest)}."
+
+
+def _trainings(each: float, cost: Cost) -> str:
+    took = f"{cost.method} took {_count(cost.trainings or 0, 'training')} for {_count(cost.points, 'frontier point')}"
+    whole = cost.per_point(cost.seconds)
+    beside = "expansion and evaluation" if cost.expand else "evaluation"
+    extra = "" if whole is None else f" ({number(whole, 1)} s with {beside})"
+    return f"{took}, {number(each, 1)} s of training per point{extra}"
+
+
+def _expansion(data: ReportData) -> str:
+    """Per group of methods that share their expansions: what these mined and added, in all."""
+    groups: dict[str, list[Mapping[str, int]]] = {}
+    for one in distinct_expansions(data):
+        groups.setdefault(" and ".join(one.methods), []).append(one.expansion.counts)
+    parts = []
+    for methods, counts in groups.items():
+        mined, single, pairs = (sum(c.get(k, 0) for c in counts) for k in ("prompts", "single_reward", "pairs"))
+        in_all = f" in {len(counts)} expansions" if len(counts) > 1 else ""
+        parts.append(
+            f"{methods} added {_count(pairs, 'pair')} from {single:,} single-reward of {mined:,} prompts{in_all}"
+        )
+    return f"Prompt expansion: {'; '.join(parts)}." if parts else ""
+
+
+def _filtering(data: ReportData) -> str:
     parts: list[str] = []
     filters: Mapping[str, Mapping[str, Mapping[str, float | int | None]]] = data.results.get("filters") or {}  # type: ignore[assignment]
     for method, sets in filters.items():

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from valuesoup.report.costs import costs
 from valuesoup.report.model import (
     CandidateResult,
     Estimate,
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NONE = "–"
+MOST_SHOWN = 6
+"""Frontier points of a method that a terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class FrontierRow:
 
     Attributes:
         id: The candidate.
+        label: What tells it from others of its method: its weights, or the last part of its id.
         method: Its method; "base" for the base model.
         weights: Weight per value, None where the method has no weights.
         split: "test", or "validation" where the candidate has no test scores.
@@ -37,9 +42,11 @@ class FrontierRow:
         tokens: Mean length of an answer in tokens.
         truth: Mean true reward per value, for the values whose truth is known.
         base: True for the base model.
+        outside: True for weights outside the simplex.
     """
 
     id: str
+    label: str
     method: str
     weights: Weights | None
     split: str
@@ -50,6 +57,7 @@ class FrontierRow:
     tokens: float | None
     truth: Mapping[str, float]
     base: bool
+    outside: bool
 
 
 def frontier_table(results: Results) -> list[FrontierRow]:
@@ -75,6 +83,7 @@ def _row(candidate: CandidateResult) -> FrontierRow:
     base = is_base(candidate)
     return FrontierRow(
         id=candidate["id"],
+        label=label_of(candidate),
         method="base" if base else candidate["method"],
         weights=None if base else candidate["weights"],
         split=split,
@@ -85,7 +94,15 @@ def _row(candidate: CandidateResult) -> FrontierRow:
         tokens=quality.get("tokens") if quality else None,
         truth=candidate.get("truth") or {},
         base=base,
+        outside=candidate.get("outside_simplex", False),
     )
+
+
+def label_of(candidate: CandidateResult) -> str:
+    """What tells a candidate from others of its method: its weights, or the part of its id after the method's name."""
+    if is_base(candidate):
+        return "base model"
+    return weights_text(candidate["weights"]) or candidate["id"].partition("/")[2] or candidate["id"]
 
 
 def number(x: float | None, digits: int = 3) -> str:
@@ -112,7 +129,8 @@ def print_frontier(results: Results, console: "Console") -> None:
 
     Args:
         results: The parsed ``results.json``.
-        console: Where to; 80 columns hold two or three values.
+        console: Where to; 80 columns hold two or three values. Of a method with more than `MOST_SHOWN` points as many
+            are shown, at even places in their order, and the others counted.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -120,10 +138,11 @@ def print_frontier(results: Results, console: "Console") -> None:
 
     rows = frontier_table(results)
     values = list(results["values"])
+    outside = any(row.outside for row in rows)
     splits = " and ".join(sorted({row.split for row in rows if row.scores}))
     table = Table(
         title=f"Frontier, {splits} scores" if splits else "Frontier",
-        caption=f"weights: {escape(' / '.join(values))}",
+        caption=f"weights: {escape(' / '.join(values))}" + ("; * outside the simplex" if outside else ""),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -134,12 +153,23 @@ def print_frontier(results: Results, console: "Console") -> None:
     table.add_column("weights", overflow="fold")
     for name in (*values, "P(front)", "fluency"):
         table.add_column(escape(name), justify="right", overflow="fold")
-    for row in rows:
-        scores = [_plus_minus(row.scores.get(value)) for value in values]
-        quality = (number(row.probability, 2), number(row.fluency, 2))
-        cells = (escape(row.method), escape(_short_weights(row, values)), *scores, *quality)
-        table.add_row(*cells, style="dim" if row.base else None)
+    for method, own in groupby(rows, key=lambda row: row.method):
+        points = list(own)
+        for row in _evenly(points):
+            scores = [_plus_minus(row.scores.get(value)) for value in values]
+            quality = (number(row.probability, 2), number(row.fluency, 2))
+            cells = (escape(row.method), escape(_short_weights(row, values)), *scores, *quality)
+            table.add_row(*cells, style="dim" if row.base else None)
+        if len(points) > MOST_SHOWN:
+            table.add_row(escape(method), f"… and {len(points) - MOST_SHOWN} more", style="dim")
     console.print(table)
+
+
+def _evenly(rows: Sequence[FrontierRow]) -> Sequence[FrontierRow]:
+    """At most `MOST_SHOWN` rows at even places, the first and the last among them."""
+    if len(rows) <= MOST_SHOWN:
+        return rows
+    return [rows[round(place * (len(rows) - 1) / (MOST_SHOWN - 1))] for place in range(MOST_SHOWN)]
 
 
 def _plus_minus(estimate: Estimate | None) -> str:
@@ -154,10 +184,10 @@ def _plus_minus(estimate: Estimate | None) -> str:
 def _short_weights(row: FrontierRow, values: Sequence[str]) -> str:
     """``0.25/0.75`` in the order of the values, two figures each; weights of anything else are spelt out."""
     if row.weights is None:
-        return "" if row.base else row.id
+        return "" if row.base else row.label
     if set(row.weights) <= set(values):
-        return "/".join(f"{row.weights.get(value, 0.0):.2g}" for value in values)
-    return weights_text(row.weights)
+        return "/".join(f"{row.weights.get(value, 0.0):.2g}" for value in values) + ("*" if row.outside else "")
+    return weights_text(row.weights) + ("*" if row.outside else "")
 
 
 @dataclass(frozen=True)
@@ -170,25 +200,57 @@ class PageTable:
 
 
 def methods_table(data: ReportData) -> PageTable:
-    """Per method: hypervolume with interval, pairs trained on, seconds, cosine of its value vectors."""
+    """Per method: hypervolume with interval, trainings and seconds per frontier point, alikeness of its vectors."""
     geometry = data.results.get("geometry") or {}
+    priced = {cost.method: cost for cost in costs(data)}
+    depends = any(shape.get("hsic") is not None for shape in geometry.values())
     rows = []
     for name, method in (data.results.get("methods") or {}).items():
         volume = method.get("hypervolume")
-        pairs = method.get("trained_pairs")
         shape = geometry.get(name)
-        rows.append(
-            [
-                name,
-                interval(volume["value"], volume.get("low"), volume.get("high")) if volume else NONE,
-                NONE if pairs is None else f"{pairs:,}",
-                number(method.get("train_seconds"), 1),
-                number(method.get("evaluate_seconds"), 1),
-                number(shape["cosine"], 2) if shape else NONE,
-            ]
-        )
-    headings = ("method", "hypervolume", "pairs trained", "training, s", "evaluation, s", "cosine of vectors")
+        cost = priced.get(name)  # the base has none
+        row = [
+            name,
+            interval(volume["value"], volume.get("low"), volume.get("high")) if volume else NONE,
+            f"{cost.points:,}" if cost else NONE,
+            _whole(cost.trainings if cost else None),
+            number(cost.per_point(cost.train) if cost else None, 1),
+            number(cost.per_point(cost.seconds) if cost else None, 1),
+            number(shape["cosine"], 2) if shape else NONE,
+            *([NONE if shape is None or (hsic := shape.get("hsic")) is None else f"{hsic:.3g}"] if depends else []),
+        ]
+        rows.append(row)
+    headings = (
+        *("method", "hypervolume", "frontier points", "trainings"),
+        *("training per point,\u00a0s", "all per point,\u00a0s", "cosine of vectors"),
+        *(("HSIC of vectors",) if depends else ()),
+    )
     return PageTable(headings, rows)
+
+
+def costs_table(data: ReportData) -> PageTable:
+    """Per method, on its own: pairs trained on, seconds of each part, and in all."""
+    priced = costs(data)
+    expands = any(cost.expand for cost in priced)
+    methods = data.results.get("methods") or {}
+    rows = [
+        [
+            cost.method,
+            _whole(methods[cost.method].get("trained_pairs")),
+            number(cost.train, 1),
+            *([number(cost.expand, 1)] if expands else []),
+            number(cost.evaluate, 1),
+            number(cost.seconds, 1),
+        ]
+        for cost in priced
+    ]
+    expansion = ("expansion,\u00a0s",) if expands else ()
+    headings = ("method", "pairs trained", "training,\u00a0s", *expansion, "evaluation,\u00a0s", "all,\u00a0s")
+    return PageTable(headings, rows)
+
+
+def _whole(count: int | None) -> str:
+    return NONE if count is None else f"{count:,}"
 
 
 def candidates_table(data: ReportData) -> PageTable:
@@ -199,7 +261,7 @@ def candidates_table(data: ReportData) -> PageTable:
     rows = [
         [
             row.method,
-            "" if row.base else weights_text(row.weights) or row.id,
+            "" if row.base else row.label + (" (outside the simplex)" if row.outside else ""),
             *(estimate_text(row.scores.get(value), 2) for value in values),
             *(number(row.truth.get(value), 2) for value in known),
             row.split if row.scores else NONE,
@@ -220,14 +282,18 @@ def _is_low(fluency: float | None, bound: float) -> bool:
 
 
 def filters_table(data: ReportData) -> PageTable:
-    """Per method and data set: threshold, pairs, kept, undefined."""
+    """Per method and data set: threshold, pairs, kept, flipped where any method flips, undefined."""
+    filters = data.results.get("filters") or {}
+    flips = any(counts.get("flipped") for sets in filters.values() for counts in sets.values())
     rows = []
-    for method, sets in (data.results.get("filters") or {}).items():
+    for method, sets in filters.items():
         for name, counts in sets.items():
             kept = counts["kept"] / counts["pairs"] if counts["pairs"] else 0.0
-            numbers = (f"{counts['pairs']:,}", f"{counts['kept']:,}", f"{kept:.1%}", f"{counts['undefined']:,}")
-            rows.append([method, name, number(counts["tau"], 3), *numbers])
-    headings = ("method", "pairs of", "τ", "pairs", "kept", "share kept", "no direction")
+            numbers = [f"{counts['pairs']:,}", f"{counts['kept']:,}", f"{kept:.1%}"]
+            numbers += [_whole(counts.get("flipped"))] if flips else []
+            rows.append([method, name, number(counts["tau"], 3), *numbers, f"{counts['undefined']:,}"])
+    flipped = ("of these flipped",) if flips else ()
+    headings = ("method", "pairs of", "τ", "pairs", "kept", "share kept", *flipped, "no direction")
     return PageTable(headings, rows, 2)
 
 

@@ -1,6 +1,9 @@
 """All figures of a report and of an audit, in the order of the page; importing this imports Altair."""
 
 from valuesoup.report.figures.base import Figure, Table
+from valuesoup.report.figures.costs import COST
+from valuesoup.report.figures.dependence import DEPENDENCE
+from valuesoup.report.figures.expansion import ADDED_PAIRS, PASS_AT_N, REWARDS
 from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTER
 from valuesoup.report.figures.rewards import ACCURACY, TRUTH
 from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME, PARALLEL
@@ -8,14 +11,19 @@ from valuesoup.report.figures.training import CURVES, GEOMETRY
 
 __all__ = [
     "ACCURACY",
+    "ADDED_PAIRS",
     "CONSISTENCY",
+    "COST",
     "CURVES",
+    "DEPENDENCE",
     "FRONTIER",
     "GEOMETRY",
     "HYPERVOLUME",
     "MATRIX",
     "PARALLEL",
+    "PASS_AT_N",
     "RETENTION",
+    "REWARDS",
     "SCATTER",
     "TRUTH",
     "Figure",

@@ -1,5 +1,6 @@
 """What a figure is, and the few pieces that all figures are put together from."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -76,17 +77,24 @@ def method_colour(results: Results, only: Sequence[str] | None = None, legend: A
     return alt.Color("method:N", scale=scale, legend=legend, title=None)
 
 
-def method_shape(results: Results, only: Sequence[str] | None = None) -> alt.Shape:
+def method_shape(results: Results, only: Sequence[str] | None = None, legend: Any = alt.Undefined) -> alt.Shape:
     """The shape encoding of the field ``method``, beside the colour for those who see no colours."""
     names, _, shapes = method_scale(results)
     shown = [(n, s) for n, s in zip(names, shapes, strict=True) if only is None or n in only]
     scale = alt.Scale(domain=[n for n, _ in shown], range=[s for _, s in shown])
-    return alt.Shape("method:N", scale=scale, title=None)
+    return alt.Shape("method:N", scale=scale, legend=legend, title=None)
 
 
 def present_methods(table: Table) -> list[str]:
     """The methods that occur in a table."""
     return list(dict.fromkeys(str(row["method"]) for row in table.rows))
+
+
+def blocks(layers: Sequence[str]) -> list[int]:
+    """The depth of each layer: the first number in its name, or its place where a name has none."""
+    places = {layer: place for place, layer in enumerate(dict.fromkeys(layers))}
+    found = (re.search(r"(?:^|\.)(\d+)(?:\.|$)", layer) for layer in layers)
+    return [int(number[1]) if number else places[layer] for layer, number in zip(layers, found, strict=True)]
 
 
 def value_pairs(count: int) -> Iterator[tuple[int, int]]:

@@ -16,8 +16,8 @@ from valuesoup.report.figures.base import (
     source,
 )
 from valuesoup.report.look import VALUE_COLOURS, WARNING, cycle
-from valuesoup.report.model import ReportData, is_base, weights_text
-from valuesoup.report.tables import number
+from valuesoup.report.model import ReportData, is_base
+from valuesoup.report.tables import label_of, number
 
 
 def _accuracies(data: ReportData) -> Table:
@@ -84,7 +84,7 @@ def _truths(data: ReportData) -> Table:
             {
                 "id": candidate["id"],
                 "method": "base" if base else candidate["method"],
-                "weights": "base model" if base else weights_text(candidate["weights"]),
+                "weights": label_of(candidate),
                 "dataset": value,
                 "reward": test[value]["mean"],
                 "truth": truth[value],

@@ -1,5 +1,6 @@
 """Figures of what was reached: frontiers, parallel coordinates, hypervolumes."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import altair as alt
@@ -17,11 +18,15 @@ from valuesoup.report.figures.base import (
     source,
     value_pairs,
 )
-from valuesoup.report.look import WARNING
-from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores, weights_text
-from valuesoup.report.tables import number
+from valuesoup.report.look import BASE_COLOUR, WARNING
+from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores
+from valuesoup.report.tables import label_of, number
 
 HIGHER = "reward (higher is better)"
+OUTSIDE = "outside the simplex"
+_OPEN = alt.Legend(orient="bottom", symbolType="circle", symbolFillColor="transparent", symbolStrokeColor=BASE_COLOUR)
+CROWD = 60  # candidates, beyond which small panels have small points, and many lines are told apart more strictly
+MOST_BARS = 12  # frontier points of a method, beyond which only those on its line carry their intervals
 CROSSED = "M-1,-1L1,1M-1,1L1,-1"  # laid over a point whose text breaks down
 
 
@@ -37,7 +42,8 @@ def _candidates(data: ReportData) -> Table:
         row: Row = {
             "id": candidate["id"],
             "method": "base" if base else candidate["method"],
-            "weights": "base model" if base else weights_text(candidate["weights"]),
+            "weights": label_of(candidate),
+            "outside": candidate.get("outside_simplex", False),
             "split": split,
             "frontier": candidate["on_frontier"],
             "mixed": sum(weight != 0 for weight in (candidate["weights"] or {}).values()) > 1,
@@ -50,8 +56,9 @@ def _candidates(data: ReportData) -> Table:
             row |= {f"s{j}": estimate["mean"], f"low{j}": estimate.get("low"), f"high{j}": estimate.get("high")}
         rows.append(row)
     dials = {row["method"] for row in rows if row.pop("mixed")}
+    separate = _separate(data)
     for row in rows:
-        row["dial"] = row["method"] in dials
+        row["dial"], row["separate"] = row["method"] in dials, row["method"] in separate
     if any(row["split"] == "test" for row in rows):  # one figure never mixes prompts
         rows = [row for row in rows if row["split"] == "test"]
     _mark_lines(rows, len(values))
@@ -60,19 +67,29 @@ def _candidates(data: ReportData) -> Table:
     return Table(rows, headings)
 
 
-def _mark_lines(rows: list[Row], n: int) -> None:
-    """Mark the points that a method's line joins: those of its frontier that none of them dominates.
+def _separate(data: ReportData) -> set[str]:
+    """The methods that train as many policies as they have candidates: nothing lies between two of them."""
+    counted = Counter(candidate["method"] for candidate in data.results.get("candidates") or ())
+    methods = data.results.get("methods") or {}
+    return {name for name, of in methods.items() if (of.get("trainings") or 0) >= counted[name] > 0}
 
-    Policies between which nothing can be mixed are not joined: a line would promise what lies on it.
+
+def _mark_lines(rows: list[Row], n: int) -> None:
+    """Mark the points that carry bars, and those that a method's line joins: the non-dominated of its frontier.
+
+    Policies of one value each, or without weights, are not joined: a line would promise what lies on it.
     """
     for method in {str(row["method"]) for row in rows}:
         own = [row for row in rows if row["method"] == method]
+        few = sum(bool(row["frontier"]) for row in own) <= MOST_BARS
         line = [row for row in own if row["frontier"] and row["dial"]]
         scores = np.array([[row[f"s{j}"] for j in range(n)] for row in line], dtype=np.float64)
         for row in own:
             row["joined"] = False
+            row["barred"] = row["method"] == "base" or (bool(row["frontier"]) and few)
         for row, keep in zip(line, pareto(scores) if line else [], strict=True):
             row["joined"] = bool(keep)
+            row["barred"] = few or (n == 2 and bool(keep))
 
 
 def _tooltip(data: ReportData) -> list[alt.Tooltip]:
@@ -104,7 +121,8 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
     y = alt.Y(f"s{j}:Q", title=up, scale=alt.Scale(zero=False, nice=True))
     colour = method_colour(data.results, only)
     chart = source(table)
-    bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
+    size = 75 if len(values) == 2 or len(table.rows) <= CROWD else 36
+    bold = chart.transform_filter("datum.barred")
     layers = [
         bold.transform_filter(f"isValid(datum.low{i}) && isValid(datum.high{i})")
         .mark_rule(strokeWidth=1.2, opacity=0.4)
@@ -114,16 +132,17 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
         .encode(x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q", color=colour),
     ]
     if len(values) == 2:  # beyond two values a projection's points have no order to be joined in
-        layers.insert(
-            0,
-            chart.transform_filter("datum.joined && datum.method != 'base'")
-            .mark_line(strokeWidth=2, opacity=0.75)
-            .encode(x=x, y=y, color=colour, order=f"s{i}:Q"),
-        )
+        joined = chart.transform_filter("datum.joined && datum.method != 'base'")
+        layers[:0] = [
+            joined.transform_filter(f"datum.separate == {apart}")
+            .mark_line(strokeWidth=2, opacity=0.75, strokeDash=dash)
+            .encode(x=x, y=y, color=colour, order=f"s{i}:Q")
+            for apart, dash in (("false", [1, 0]), ("true", [3, 3]))
+        ]
     # Policies without a dial are often the ends of another method's: rings, so that both are seen.
     rings = chart.transform_filter("!datum.dial && datum.method != 'base'")
     layers.append(
-        rings.mark_point(filled=False, size=260, strokeWidth=2.2).encode(
+        rings.mark_point(filled=False, size=3.5 * size, strokeWidth=2.2).encode(
             x=x,
             y=y,
             color=colour,
@@ -131,19 +150,23 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
             tooltip=_tooltip(data),
         )
     )
-    layers.append(
-        chart.transform_filter("datum.dial || datum.method == 'base'")
-        .mark_point(filled=True, size=75, strokeWidth=1.5)
-        .encode(
-            x=x,
-            y=y,
-            color=colour,
-            shape=method_shape(data.results, only),
-            opacity={"condition": _full(), "value": 0.4},
-            size={"condition": {"test": "datum.method == 'base'", "value": 150}, "value": 75},
-            tooltip=_tooltip(data),
-        )
+    points = chart.transform_filter("datum.dial || datum.method == 'base'").encode(
+        x=x,
+        y=y,
+        color=colour,
+        shape=method_shape(data.results, only),
+        opacity={"condition": _full(), "value": 0.3},
+        size={
+            "condition": [{"test": "datum.method == 'base'", "value": 2 * size}, {**_full(), "value": size}],
+            "value": 0.35 * size,
+        },
+        tooltip=_tooltip(data),
     )
+    layers.append(points.transform_filter("!datum.outside").mark_point(filled=True, strokeWidth=1.5))
+    if any(row["outside"] for row in table.rows):
+        place = alt.StrokeDash("place:N", scale=alt.Scale(domain=[OUTSIDE], range=[[1, 0]]), legend=_OPEN, title=None)
+        outside = points.transform_filter("datum.outside").transform_calculate(place=f"'{OUTSIDE}'")
+        layers.append(outside.mark_point(filled=False, strokeWidth=1.6).encode(strokeDash=place))
     if any(row["low_fluency"] for row in table.rows):
         layers.append(_crosses(data, chart, x, y))
     if "base" in only:
@@ -175,7 +198,8 @@ def _dots(data: ReportData, table: Table) -> alt.LayerChart:
     layers = [rule, points]
     if any(row["low_fluency"] for row in table.rows):
         layers.append(_crosses(data, chart, x, y))
-    return alt.layer(*layers).properties(width=640, height=46 * len(only) + 20)
+    step = 46 if len(only) <= 6 else 34
+    return alt.layer(*layers).properties(width=640, height=step * len(only) + 20)
 
 
 def _frontier(data: ReportData, table: Table) -> alt.TopLevelMixin:
@@ -191,6 +215,10 @@ def _share(rows: Iterable[Row], key: str) -> int:
     return sum(bool(row[key]) for row in rows)
 
 
+def _crowded(table: Table) -> bool:
+    return any(row["frontier"] and not row["barred"] for row in table.rows)
+
+
 def _frontier_caption(data: ReportData, table: Table) -> str:
     n = len(data.results["values"])
     if any(row["split"] == "test" for row in table.rows):
@@ -203,12 +231,17 @@ def _frontier_caption(data: ReportData, table: Table) -> str:
         text = "No candidate has test scores: these are of the validation prompts, on which they were chosen. "
     text += (
         "Strong points are on their method's validation frontier, faint ones are not; bars are bootstrap "
-        "intervals over prompts. "
+        "intervals over prompts"
     )
+    text += f", left out where a method has more than {MOST_BARS} points. " if _crowded(table) else ". "
     if n == 2:
-        text += "A line joins the frontier of a method whose points can be mixed. "
+        text += "A line joins the frontier of a method whose points can be mixed"
+        apart = any(row["joined"] and row["separate"] for row in table.rows)
+        text += ", a dotted one that of a method that trains each point. " if apart else ". "
     elif n > 2:
         text += "Each panel is a projection on two values, in which points hide that win on a third. "
+    if outside := _share(table.rows, "outside"):
+        text += f"The {outside} open points have weights {OUTSIDE}. "
     if low := _share(table.rows, "low_fluency"):
         text += f"A red cross marks the {low} with fluency below {number(data.fluency_bound, 2)}."
     elif all(row["fluency"] is None for row in table.rows):
@@ -227,10 +260,16 @@ FRONTIER = Figure(
 
 
 def _parallel_table(data: ReportData) -> Table:
-    """Long form: one row per candidate and value; empty for one or two values, which need no such figure."""
+    """Long form: one row per candidate and value; empty for one or two values, which need no such figure.
+
+    Where many are drawn, those on the frontier are the non-dominated of all methods together.
+    """
     values = data.results["values"]
     wide = _candidates(data).rows if len(values) > 2 else []
     rows: list[Row] = []
+    if len(wide) > CROWD:
+        best = pareto(np.array([[row[f"s{j}"] for j in range(len(values))] for row in wide], dtype=np.float64))
+        wide = [row | {"frontier": bool(strong)} for row, strong in zip(wide, best, strict=True)]
     for j, value in enumerate(values if wide else ()):
         scores = np.array([row[f"s{j}"] for row in wide], dtype=np.float64)
         spread = float(np.ptp(scores)) or 1.0
@@ -279,7 +318,8 @@ PARALLEL = Figure(
     _parallel,
     lambda data, table: (
         "One line per candidate; each value's axis runs from the worst to the best score of any candidate. "
-        "Lines that cross between two values show the conflict; faint lines are off the frontier."
+        "Lines that cross between two values show the conflict; faint lines are off the frontier"
+        + (" of all methods together." if len(table.rows) > CROWD * len(data.results["values"]) else ".")
     ),
     "",
 )
@@ -295,7 +335,7 @@ def _volumes(data: ReportData) -> Table:
 
 
 def _interval_chart(
-    table: Table, x: str, title: str, colour: alt.Color, y: str, tips: list[alt.Tooltip]
+    table: Table, x: str, title: str, colour: alt.Color, shape: alt.Shape, y: str, tips: list[alt.Tooltip]
 ) -> alt.LayerChart:
     chart = source(table)
     axis = alt.Y(
@@ -306,9 +346,12 @@ def _interval_chart(
     rule = known.mark_rule(strokeWidth=3, opacity=0.45).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=axis, color=colour
     )
-    point = chart.mark_point(filled=True, size=130, opacity=1).encode(x=horizontal, y=axis, color=colour, tooltip=tips)
+    point = chart.mark_point(filled=True, size=130, opacity=1).encode(
+        x=horizontal, y=axis, color=colour, shape=shape, tooltip=tips
+    )
     label = chart.mark_text(dy=-13, fontSize=12).encode(x=horizontal, y=axis, text=alt.Text(f"{x}:Q", format=".3f"))
-    return alt.layer(rule, point, label).properties(width=640, height=52 * len(table.rows) + 10)
+    step = 52 if len(table.rows) <= 6 else 38
+    return alt.layer(rule, point, label).properties(width=640, height=step * len(table.rows) + 10)
 
 
 def _hypervolume(data: ReportData, table: Table) -> alt.LayerChart:
@@ -317,7 +360,8 @@ def _hypervolume(data: ReportData, table: Table) -> alt.LayerChart:
         *(alt.Tooltip(f"{k}:Q", format=".4f") for k in ("hypervolume", "low", "high")),
     ]
     colour = method_colour(data.results, present_methods(table), legend=None)
-    return _interval_chart(table, "hypervolume", "hypervolume (higher is better)", colour, "method", tips)
+    shape = method_shape(data.results, present_methods(table), legend=None)
+    return _interval_chart(table, "hypervolume", "hypervolume (higher is better)", colour, shape, "method", tips)
 
 
 HYPERVOLUME = Figure(

@@ -1,7 +1,5 @@
 """Figures of what training did: the geometry of the value vectors per layer, and the training curves."""
 
-import re
-
 import altair as alt
 import numpy as np
 
@@ -9,6 +7,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    blocks,
     method_colour,
     panels,
     present_methods,
@@ -18,6 +17,7 @@ from valuesoup.report.look import DASHES, VALUE_COLOURS, cycle, method_scale
 from valuesoup.report.model import ReportData
 from valuesoup.report.tables import number
 
+MOST_NAMED = 16  # trainings with a dash and a legend entry of their own; of more, one entry per method
 MOST_STEPS = 300  # per training: a line has no more pixels to show
 
 
@@ -25,14 +25,12 @@ def _layers(data: ReportData) -> Table:
     rows: list[Row] = []
     for method, entries in data.geometry.items():
         own = [entry for entry in entries if entry.layer is not None]
-        order = {layer: k for k, layer in enumerate(dict.fromkeys(str(entry.layer) for entry in own))}
-        for entry in own:
-            block = re.search(r"\.(\d+)\.", str(entry.layer))
+        for entry, block in zip(own, blocks([str(entry.layer) for entry in own]), strict=True):
             row: Row = {
                 "method": method,
                 "pair": f"{entry.first} – {entry.second}",
                 "layer": entry.layer,
-                "block": int(block.group(1)) if block else order[str(entry.layer)],
+                "block": block,
             }
             rows.append(row | {"cosine": entry.cosine, "l2": entry.l2})
     return Table(rows)
@@ -105,6 +103,7 @@ _PANELS = (
 def _curves(data: ReportData) -> Table:
     """Long form: training, panel, kind of line, step, number."""
     rows: list[Row] = []
+    lines = _lines(data)
     for training, points in data.curves.items():
         steps = set(np.linspace(0, max(len(points) - 1, 0), MOST_STEPS).round().astype(int).tolist())
         for k, point in enumerate(points):
@@ -119,20 +118,39 @@ def _curves(data: ReportData) -> Table:
             for (panel, kind), y in kinds.items():
                 # Validation is measured seldom: all of its points are kept.
                 if y is not None and np.isfinite(y) and (kind == "validation" or k in steps):
-                    row: Row = {"training": training, "panel": panel, "kind": kind, "step": point.step}
+                    row: Row = {"training": training, "line": lines[training], "panel": panel, "kind": kind}
+                    row |= {"step": point.step}
                     rows.append(row | {"y": float(y)})
     return Table(rows)
 
 
+def _owner(data: ReportData, training: str) -> str | None:
+    """The method that a training's name starts with."""
+    names, _, _ = method_scale(data.results)
+    return max((n for n in names if training == n or training.startswith(f"{n}/")), key=len, default=None)
+
+
+def _lines(data: ReportData) -> dict[str, str]:
+    """The legend entry of each training: its own name, or that of its method where there are many."""
+    if len(data.curves) <= MOST_NAMED:
+        return {training: training for training in data.curves}
+    return {training: _owner(data, training) or training for training in data.curves}
+
+
+def _count_lines(table: Table) -> str:
+    trainings, lines = (len({row[field] for row in table.rows}) for field in ("training", "line"))
+    return f"{trainings} trainings in the colours of their methods. " if lines < trainings else ""
+
+
 def _training_colours(data: ReportData, trainings: list[str]) -> tuple[list[str], list[list[int]]]:
-    """Colour of the method that a training's name starts with, and a dash that tells its trainings apart."""
+    """Colour of the method that a legend entry starts with, and a dash that tells its trainings apart."""
     names, colours, _ = method_scale(data.results)
     palette = dict(zip(names, colours, strict=True))
     others = iter(cycle(VALUE_COLOURS, len(trainings)))
     chosen: list[str] = []
     dashes: list[list[int]] = []
     for training in trainings:
-        owner = max((n for n in names if training == n or training.startswith(f"{n}/")), key=len, default=None)
+        owner = _owner(data, training)
         colour = palette[owner] if owner else next(others)
         dashes.append(list(DASHES[chosen.count(colour) % len(DASHES)]))
         chosen.append(colour)
@@ -146,6 +164,7 @@ def _curve_panel(table: Table, panel: str, title: str, colour: alt.Color, dash: 
         x=alt.X("step:Q", title="step", scale=alt.Scale(nice=False)),
         y=alt.Y("y:Q", title=title, scale=alt.Scale(zero=False)),
         color=colour,
+        detail="training:N",
         tooltip=[
             alt.Tooltip("training:N"),
             alt.Tooltip("kind:N", title="of"),
@@ -166,11 +185,12 @@ def _curve_panel(table: Table, panel: str, title: str, colour: alt.Color, dash: 
 
 
 def _curve_chart(data: ReportData, table: Table) -> alt.TopLevelMixin:
-    trainings = list(dict.fromkeys(str(row["training"]) for row in table.rows))
-    colours, dashes = _training_colours(data, trainings)
-    legend = alt.Legend(symbolType="stroke", symbolLimit=20, columns=4, symbolSize=400)
-    colour = alt.Color("training:N", title=None, scale=alt.Scale(domain=trainings, range=colours), legend=legend)
-    dash = alt.StrokeDash("training:N", title=None, scale=alt.Scale(domain=trainings, range=dashes), legend=legend)
+    lines = list(dict.fromkeys(str(row["line"]) for row in table.rows))
+    colours, dashes = _training_colours(data, lines)
+    columns = 4 if max(len(line) for line in lines) <= 24 else 2
+    legend = alt.Legend(symbolType="stroke", symbolLimit=60, columns=columns, symbolSize=400, labelLimit=320)
+    colour = alt.Color("line:N", title=None, scale=alt.Scale(domain=lines, range=colours), legend=legend)
+    dash = alt.StrokeDash("line:N", title=None, scale=alt.Scale(domain=lines, range=dashes), legend=legend)
     drawn = {row["panel"] for row in table.rows}
     return panels([_curve_panel(table, panel, title, colour, dash) for panel, title in _PANELS if panel in drawn])
 
@@ -181,9 +201,9 @@ CURVES = Figure(
     _curves,
     _curve_chart,
     lambda data, table: (
-        "Thin lines are the loss on validation pairs and the log-probability of the rejected responses. DPO "
-        "widens the margin between chosen and rejected and often makes both less likely; a chosen line that "
-        "falls far is a sign of lost fluency."
+        f"{_count_lines(table)}Thin lines are the loss on validation pairs and the log-probability of the rejected "
+        "responses. DPO widens the margin between chosen and rejected and often makes both less likely; a chosen line "
+        "that falls far is a sign of lost fluency."
     ),
     "No training of this run logged its curves.",
 )

@@ -8,6 +8,7 @@ import pytest
 
 import tiny_run
 from valuesoup.configfile import load_config
+from valuesoup.methods.registry import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -24,8 +25,21 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
 def test_an_example_reads(file: Path) -> None:
     config = load_config(file)
-    assert len(config.values) == 2
-    assert [entry.name for entry in config.methods] == ["dpo", "soup", "vc-soup"]
+    assert len(config.values) >= 2
+    assert {"dpo", "soup", "vc-soup"} <= {entry.name for entry in config.methods}
+
+
+def test_the_dialogues_are_compared_by_every_method_of_the_papers() -> None:
+    config = load_config(ROOT / "examples" / "hh-rlhf-cpu.yaml")
+    assert set(BUILT_IN) <= {entry.preset for entry in config.methods}
+
+
+def test_the_rewriter_of_the_dialogues_adds_what_answers_lack() -> None:
+    from valuesoup.data import load_function
+
+    fused = load_function("examples.hh:fuse")("How do I fix a fuse?", ["harmless"])
+    assert fused.startswith("How do I fix a fuse? ")
+    assert "hurt" in fused
 
 
 def test_the_rewards_of_the_stories_count_by_hand() -> None:

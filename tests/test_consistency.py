@@ -11,12 +11,14 @@ from hypothesis.extra.numpy import arrays
 
 from valuesoup.consistency import (
     LADDER,
+    auto_threshold,
     check_enough,
     consistent,
     gap_correlation,
     keep_threshold,
     opposite_signs,
     retention,
+    row_weights,
     sigma,
     threshold,
     value_consistency,
@@ -278,3 +280,88 @@ def test_gap_correlation_is_pearsons_and_undefined_without_variation():
 def test_conflict_without_pairs_is_refused(matrix):
     with pytest.raises(UserError, match="at least one pair"):
         matrix(np.zeros((0, 2)))
+
+
+AGREEMENT = st.one_of(st.floats(-1, 1), st.sampled_from([-1.0, -0.7, 0.0, 0.3, 0.7, 1.0, math.nan]))
+
+
+@given(vc=st.lists(AGREEMENT, max_size=25))
+def test_the_automatic_threshold_is_the_best_of_all_that_could_be(vc):
+    vc = np.array(vc, dtype=np.float64)
+    candidates = np.unique(vc[vc > 0])
+    if not candidates.size:
+        with pytest.raises(UserError, match="no threshold helps"):
+            auto_threshold(vc)
+        return
+
+    def gain(tau):
+        kept = vc[consistent(vc, tau)]
+        return math.sqrt(len(kept)) * kept.mean()
+
+    tau = auto_threshold(vc)
+    assert tau in candidates
+    assert gain(tau) == pytest.approx(max(gain(other) for other in candidates))
+
+
+def test_the_automatic_threshold_weighs_agreement_against_number():
+    # sqrt(2) x 0.9 = 1.27, sqrt(3) x 0.7 = 1.21: the third pair adds less than it blurs.
+    assert auto_threshold([0.9, 0.9, 0.3, -0.5, np.nan]) == 0.9
+    # sqrt(3) x 0.8 = 1.39 > 1.27
+    assert auto_threshold([0.9, 0.9, 0.6]) == 0.6
+    assert auto_threshold([1.0]) == 1.0
+    assert auto_threshold(np.full(7, 0.4)) == 0.4
+
+
+def test_the_automatic_threshold_takes_tied_pairs_together_in_any_order():
+    vc = [1.0, 0.42, 0.42, 0.42, 0.42, 0.42, 0.42]
+    assert auto_threshold(vc) == auto_threshold(vc[::-1]) == 0.42
+
+
+@given(vc=st.lists(AGREEMENT, max_size=25), tau=st.sampled_from([-1.0, -0.5, 0.0, 0.3, 0.7, 1.0]), soft=st.booleans())
+def test_the_weights_of_a_filter_are_those_of_its_kept_pairs(vc, tau, soft):
+    vc = np.array(vc, dtype=np.float64)
+    weights = row_weights(vc, tau, soft=soft)
+    kept = consistent(vc, tau)
+    assert (weights >= 0).all()
+    assert not weights[~kept].any()
+    if not soft:
+        assert (weights[kept] == 1).all()
+    elif kept.any():
+        # Pairs exactly on the threshold weigh nothing, unless there are no others.
+        graded = weights != 0
+        assert weights[graded].mean() == pytest.approx(1)
+        assert (graded == (vc > tau)).all() or (weights[kept] == 1).all()
+        order = np.argsort(vc[kept])
+        assert (np.diff(weights[kept][order]) >= -1e-12).all()
+
+
+@given(vc=st.lists(AGREEMENT, max_size=25), tau=st.sampled_from([0.1, 0.3, 0.7, 1.0]), soft=st.booleans())
+def test_flipping_treats_a_pair_and_the_same_pair_written_the_other_way_round_alike(vc, tau, soft):
+    vc = np.array(vc, dtype=np.float64)
+    weights = row_weights(vc, tau, soft=soft, flip=True)
+    np.testing.assert_allclose(row_weights(-vc, tau, soft=soft, flip=True), -weights)
+    taken = weights != 0
+    assert (np.sign(weights[taken]) == np.sign(vc[taken])).all()
+    assert not weights[~(np.abs(vc) >= tau)].any()
+    if taken.any():
+        assert np.abs(weights[taken]).mean() == pytest.approx(1)
+
+
+def test_soft_weights_on_hand_worked_numbers():
+    # strengths 0, 0.1, 0.3 and, flipped, 0.2; their mean over the three that count is 0.2
+    np.testing.assert_allclose(
+        row_weights([0.7, 0.8, 1.0, -0.9, 0.2, np.nan], 0.7, soft=True, flip=True), [0, 0.5, 1.5, -1, 0, 0]
+    )
+    np.testing.assert_allclose(row_weights([0.7, 0.8, 1.0, -0.9], 0.7, soft=True), [0, 0.5, 1.5, 0])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_where_all_kept_pairs_lie_on_the_threshold_all_weigh_the_same(soft):
+    np.testing.assert_array_equal(row_weights([1.0, 1.0, 0.2, -1.0], 1.0, soft=soft), [1, 1, 0, 0])
+    np.testing.assert_array_equal(row_weights([1.0, 1.0, 0.2, -1.0], 1.0, soft=soft, flip=True), [1, 1, 0, -1])
+
+
+@pytest.mark.parametrize("tau", [0.0, -0.7, math.nan])
+def test_flipping_at_or_below_zero_is_refused(tau):
+    with pytest.raises(UserError, match="Flipping pairs needs a threshold above 0"):
+        row_weights([0.5, -0.5], tau, flip=True)

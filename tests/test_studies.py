@@ -67,7 +67,8 @@ def test_a_study_runs_once_per_seed_and_combines_the_results(tmp_path: Path) -> 
     settings = [
         *tiny_run.overrides("helpful", "harmless"),
         "seeds=[3, 4]",
-        "methods=[dpo, {preset: vc-soup, name: low, tau: -1, steps: 2}, {preset: vc-soup, name: high, tau: 0, steps: 2}]",
+        "methods=[dpo, {preset: vc-soup, name: low, tau: -1, steps: 2}, "
+        "{preset: vc-soup, name: high, tau: 0, steps: 2}]",
     ]
     out, cache = tmp_path / "study", tmp_path / "cache"
     done = tiny_run.valuesoup(cache, *tiny_run.demo_arguments(out, settings))

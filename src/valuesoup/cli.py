@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from valuesoup.pipeline.run import Finished
+    from valuesoup.store import Progress
 
 app = typer.Typer(
     name="valuesoup",
@@ -196,26 +197,27 @@ def _run(config: Any, out: Path, jobs: int) -> None:
         from valuesoup.report.study_text import print_study
 
         study = run_study(config, out, progress, jobs)
-        progress.say("writing the reports …")
         with disk_errors("the report", out):
             for finished in study.runs:
-                _page(finished, write_run_report)
+                _page(finished, progress, write_run_report)
+            progress.say("writing the report of the study …")
             page = write_study_report(study)
         print_study(study.combined, console)
     else:
         finished = run_config(config, out, progress, jobs)
         with disk_errors("the report", out):
-            page = _page(finished, write_run_report)
+            page = _page(finished, progress, write_run_report)
         print_frontier(finished.results, console)  # type: ignore[arg-type]
     print(f"report: {page}")
 
 
-def _page(finished: "Finished", write: "Callable[[Finished], Path]") -> Path:
+def _page(finished: "Finished", progress: "Progress", write: "Callable[[Finished], Path]") -> Path:
     """Return the page of a run, written only where the run is newer."""
     page = finished.folder / "report.html"
     made = [finished.folder / name for name in ("config.yaml", "results.json")]
     # The two files are written only when they change.
     if not page.is_file() or _written(page) < max(map(_written, made)):
+        progress.say("writing the report …")
         page = write(finished)
     return page
 

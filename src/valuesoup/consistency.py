@@ -148,9 +148,8 @@ def auto_threshold(vc: ArrayLike) -> float:
         raise UserError(f"None of the {consistency.size} pairs has a positive value consistency: no threshold helps.")
     counts = np.arange(1, ordered.size + 1)
     gain = np.cumsum(ordered) / np.sqrt(counts)
-    # Pairs tied with the last one kept stay too, so that the order of the data does not matter.
-    last_of_tie = np.append(ordered[1:] < ordered[:-1], True)
-    return float(ordered[int(np.argmax(np.where(last_of_tie, gain, -np.inf)))])
+    # Along equal values the gain is convex, so its maximum is never in the middle of pairs that are tied.
+    return float(ordered[int(np.argmax(gain))])
 
 
 def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = False) -> NDArray[np.float64]:
@@ -161,7 +160,8 @@ def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = F
     Args:
         vc: (N,) value consistency; undefined pairs weigh 0.
         tau: Threshold in [-1, 1].
-        soft: Let the weight grow with the consistency, (VC − τ)/(1 − τ), scaled to a mean of 1 over the kept pairs.
+        soft: Let the weight grow with the consistency, (VC − τ)/(1 − τ), scaled to a mean of 1 over the pairs of any
+            weight; those at τ itself get none.
         flip: Take a pair with VC ≤ −τ, with its sides swapped: all values together disagree with its label.
 
     Raises:
@@ -178,7 +178,7 @@ def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = F
     strength = np.where(sign != 0, (np.abs(consistency) if flip else consistency) - tau, 0.0)
     total = strength.sum()
     # Where every kept pair lies exactly on the threshold there is nothing to grade.
-    return sign * strength * (np.count_nonzero(sign) / total) if total > 0 else sign
+    return sign * strength * (np.count_nonzero(strength) / total) if total > 0 else sign
 
 
 def consistent(vc: ArrayLike, tau: float) -> NDArray[np.bool_]:

@@ -8,7 +8,25 @@ import pytest
 from pydantic import ValidationError
 
 from valuesoup.errors import UserError
-from valuesoup.methods import All, Consistent, Independent, Method, Simplex, Single, known_methods, method, preset
+from valuesoup.methods import (
+    All,
+    Consistent,
+    Cube,
+    Decorrelated,
+    Expanded,
+    Independent,
+    Margin,
+    Method,
+    Mixed,
+    Sequential,
+    Simplex,
+    Single,
+    Sobol,
+    Weighted,
+    known_methods,
+    method,
+    preset,
+)
 
 
 def python(code: str, *paths: Path) -> str:
@@ -40,32 +58,87 @@ from valuesoup.methods import All, Independent, Method, Simplex, method
 def fine(steps: int = 20) -> Method:
     return Method(pairs=All(), objective=Independent(), weights=Simplex(steps=steps))
 
+@method("odd", title="Odd", paper="none")
+def odd():
+    return "simplex"
+
 def plain():
     pass
 """
 
 
-def test_the_three_methods_are_their_three_choices() -> None:
-    assert preset("dpo").build({}) == Method(pairs=All(), objective=Independent(), weights=Single())
-    assert preset("soup").build({}) == Method(pairs=All(), objective=Independent(), weights=Simplex(steps=10))
-    assert preset("vc-soup").build({}) == Method(
-        pairs=Consistent(tau=0.7), objective=Independent(), weights=Simplex(steps=10)
-    )
+def test_the_papers_methods_are_their_three_choices() -> None:
+    grid = Simplex(steps=10)
+    assert {name: preset(name).build({}) for name in known_methods()} == {
+        "dpo": Method(pairs=All(), objective=Independent(), weights=Single()),
+        "seqt": Method(pairs=All(), objective=Sequential(orders="given"), weights=Single()),
+        "dpo-lw": Method(pairs=All(), objective=Weighted(), weights=grid),
+        "modpo": Method(pairs=All(), objective=Margin(primary=None, rewards="implicit"), weights=grid),
+        "soup": Method(pairs=All(), objective=Independent(), weights=grid),
+        "vc-soup": Method(pairs=Consistent(tau=0.7, statistics="dataset"), objective=Independent(), weights=grid),
+        "mva": Method(pairs=All(), objective=Decorrelated(alpha=10.0, mode="sequential"), weights=Cube()),
+        "mora": Method(pairs=Expanded(rollouts=16), objective=Sequential(), weights=Single()),
+    }
 
 
-def test_every_preset_is_called_as_it_is_registered_and_says_its_source() -> None:
+def test_what_goes_beyond_the_papers_is_off_in_every_preset() -> None:
+    for name in known_methods():
+        made = preset(name).build({})
+        assert made.composition.kind == "linear"
+        assert made.training == {}
+        if isinstance(made.weights, Simplex):
+            assert made.weights.totals == (1.0,)
+        if isinstance(made.pairs, Consistent):
+            assert not (made.pairs.soft or made.pairs.flip or made.pairs.pooled)
+
+
+def test_every_preset_is_called_as_it_is_registered_and_says_its_source_and_formula() -> None:
     for name in known_methods():
         found = preset(name)
         assert found.name == name
         assert found.title
         assert found.paper.startswith("arXiv:")
-        assert found.function.__doc__
+        assert found.formula
+        assert found.summary.endswith(".")
+        assert "\n" not in found.summary
+        assert found.build(found.defaults) == found.build({})
+
+
+def test_a_preset_lists_its_settings_with_their_defaults() -> None:
+    assert preset("dpo").defaults == {}
+    assert preset("modpo").defaults == {"primary": None, "rewards": "implicit", "normalise": False, "steps": 10}
+    assert preset("seqt").summary == (
+        "Train one policy on value after value; each stage starts from the policy before it and refers to it."
+    )
+
+
+def test_settings_reach_the_choices() -> None:
+    assert preset("seqt").build({"orders": [["b", "a"]]}).objective == Sequential(orders=(("b", "a"),))
+    assert preset("dpo-lw").build({"steps": 4}).weights == Simplex(steps=4)
+    rule = {"primary": "b", "rewards": "models", "normalise": True}
+    assert preset("modpo").build(rule).objective == Margin(primary="b", rewards="models", normalise=True)
+    joint = preset("mva").build({"mode": "joint", "alpha": 3, "points": 8})
+    assert joint.objective == Decorrelated(mode="joint", alpha=3.0)
+    assert joint.weights == Sobol(points=8, low=0.0, high=1.0)
+    assert preset("mva").build({"levels": [0.5, 1.5]}).weights == Cube(levels=(0.5, 1.5))
+    together = preset("mora").build({"mode": "simultaneous", "rollouts": 4, "thresholds": {"a": 0}, "most": 9})
+    assert together.objective == Mixed()
+    assert together.pairs == Expanded(rollouts=4, thresholds={"a": 0.0}, most=9)
+    beyond = preset("vc-soup").build({"tau": "auto", "soft": True, "flip": True, "pooled": True})
+    assert beyond.pairs == Consistent(tau="auto", soft=True, flip=True, pooled=True)
+
+
+def test_a_cube_of_levels_and_one_of_points_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="give either levels or points, not both"):
+        preset("mva").build({"levels": [0.5], "points": 8})
 
 
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"there is no method 'vcsoup'; did you mean 'vc-soup'\?"):
         preset("vcsoup")
-    with pytest.raises(UserError, match="there is no method 'zzz'; known: dpo, soup, vc-soup"):
+    with pytest.raises(
+        UserError, match="there is no method 'zzz'; known: dpo, dpo-lw, modpo, mora, mva, seqt, soup, vc-soup"
+    ):
         preset("zzz")
 
 
@@ -117,6 +190,26 @@ def test_another_package_can_offer_a_method_that_configurations_use_by_name(tmp_
         "print(entry.title, entry.method.weights.steps)"
     )
     assert python(code, tmp_path) == "Fine grid 3"
+
+
+def test_a_module_of_a_plug_in_may_postpone_its_annotations(tmp_path: Path) -> None:
+    plug_in(tmp_path, "fine = otherlab:fine", "from __future__ import annotations\n" + OTHER)
+    code = (
+        "from pydantic import ValidationError\nfrom valuesoup.methods import preset\n"
+        "print(preset('fine').build({'steps': '7'}).weights.steps)\n"
+        "try:\n    preset('fine').build({'steps': 'many'})\n"
+        "except ValidationError as error:\n    print(error.error_count())"
+    )
+    assert python(code, tmp_path).split() == ["7", "1"]
+
+
+def test_a_plug_in_that_returns_no_method_is_named(tmp_path: Path) -> None:
+    plug_in(tmp_path, "odd = otherlab:odd", OTHER)
+    code = (
+        "from valuesoup.errors import UserError\nfrom valuesoup.methods import preset\n"
+        "try:\n    preset('odd').build({})\nexcept UserError as error:\n    print(error)"
+    )
+    assert python(code, tmp_path) == "method 'odd' returns str, not a valuesoup.methods.Method."
 
 
 @pytest.mark.parametrize(

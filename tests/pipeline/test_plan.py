@@ -15,6 +15,8 @@ from valuesoup.store import Node, topological
 EVALUATION = {"answers", "rated", "frontier", "quality"}
 ALL = {"pairs", "split", "pretrain", "reward", "scores", "gaps", "reference", "filter", "train", "geometry", "prompts"}
 ALL |= EVALUATION
+EXPANSION = {"mining", "mined", "fusion", "expanded"}
+THREE = "methods=[dpo, soup, vc-soup]"
 
 
 def nodes(config: RunConfig) -> dict[str, Node]:
@@ -31,13 +33,15 @@ def stages(found: list[Node]) -> set[str]:
     return {node.stage.name for node in found}
 
 
-def changed(*overrides: str, values: tuple[str, ...] = ("helpful", "harmless")) -> list[Node]:
-    return renewed(demo_config(values), demo_config(values, overrides))
+def changed(*overrides: str, methods: str = THREE) -> list[Node]:
+    """Return what the demo with these methods makes anew under further settings."""
+    return renewed(demo_config(overrides=[methods]), demo_config(overrides=[methods, *overrides]))
 
 
 def test_the_demo_has_every_stage_and_an_unchanged_configuration_changes_nothing() -> None:
-    assert {node.stage.name for node in nodes(demo_config()).values()} == ALL
-    assert changed() == []
+    assert {node.stage.name for node in nodes(demo_config()).values()} == ALL | EXPANSION
+    assert {node.stage.name for node in nodes(demo_config(overrides=[THREE])).values()} == ALL
+    assert renewed(demo_config(), demo_config()) == []
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,7 @@ def test_the_demo_has_every_stage_and_an_unchanged_configuration_changes_nothing
 )
 def test_settings_of_speed_and_of_presentation_make_nothing_anew(override: str) -> None:
     assert changed(override) == []
+    assert renewed(demo_config(), demo_config(overrides=[override])) == []
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,40 @@ def test_another_learning_rate_leaves_the_base_model_alone() -> None:
     assert not [node.label for node in changed("training.learning_rate=1e-5") if " base " in f" {node.label} "]
 
 
+MORA = "methods=[{preset: mora, rewriter: {function: 'valuesoup.worlds.errands:fuse'}, mode: simultaneous}]"
+TRAINED = {"reference", "train", *EVALUATION}
+
+
+@pytest.mark.parametrize(
+    ("override", "renews"),
+    [
+        ("methods.0.most=9", {"expanded", *TRAINED}),
+        ("methods.0.thresholds={helpful: 0, harmless: 0}", {"mined", "fusion", "expanded", *TRAINED}),
+        ("methods.0.rewriter={policy: true}", {"fusion", "expanded", *TRAINED}),
+        ("methods.0.prompts=9", {"mining", "mined", "fusion", "expanded", *TRAINED}),
+        ("methods.0.training={likelihood: 0.2}", {"train", *EVALUATION}),
+        ("training.beta=0.2", {"train", *EVALUATION}),
+    ],
+)
+def test_a_changed_setting_of_prompt_expansion_makes_anew_its_later_steps(override: str, renews: set[str]) -> None:
+    assert stages(changed(override, methods=MORA)) == renews
+
+
+@pytest.mark.parametrize(
+    ("method", "override"),
+    [
+        ("{preset: modpo, steps: 2}", "methods.0.steps=4"),
+        ("{preset: dpo-lw, steps: 2}", "methods.0.steps=4"),
+        ("{preset: mva, points: 4}", "methods.0.points=8"),
+        ("seqt", "methods.0={preset: seqt, orders: all}"),
+    ],
+)
+def test_a_finer_grid_or_more_orders_keep_every_training_that_is_there(method: str, override: str) -> None:
+    before, after = (demo_config(overrides=[f"methods=[{method}]", *more]) for more in ([], [override]))
+    trainings = {key for key, node in nodes(before).items() if node.stage.name == "train"}
+    assert trainings <= nodes(after).keys()
+
+
 def test_one_values_own_setting_leaves_the_other_values_reward_model_alone() -> None:
     found = changed("values.helpful.reward.train.epochs=1")
     assert [node.label for node in found if node.stage.name == "reward"] == ["train the reward model of helpful"]
@@ -105,15 +144,15 @@ def test_another_rule_of_the_frontier_takes_the_validation_answers_as_they_are(o
 
 
 def test_adding_a_method_keeps_all_that_is_there() -> None:
-    less, more = demo_config(overrides=["methods=[dpo, soup]"]), demo_config()
+    less, more = demo_config(overrides=["methods=[dpo, soup]"]), demo_config(overrides=[THREE])
     assert nodes(less).keys() < nodes(more).keys()
     assert stages(renewed(less, more)) == {"filter", "train", "geometry", *EVALUATION}
     assert renewed(more, less) == []
 
 
 def test_dpo_and_soup_share_their_trainings_and_their_evaluation() -> None:
-    plan = make_plan(demo_config())
-    keys = {method: [node.key for node in of.values()] for method, of in plan.vectors.items()}
+    plan = make_plan(demo_config(overrides=[THREE]))
+    keys = {method: [node.key for node in recipe.vectors.values()] for method, recipe in plan.recipes.items()}
     assert keys["dpo"] == keys["soup"] != keys["vc-soup"]
     assert [list(stack.methods) for stack in plan.stacks] == [["base"], ["dpo", "soup"], ["vc-soup"]]
     stack = plan.stacks[1]

@@ -18,7 +18,7 @@ from valuesoup.evaluation.statistics import (
     resamples,
 )
 from valuesoup.pipeline.candidates import answer_scores
-from valuesoup.pipeline.plan import BASE, Measured, Plan
+from valuesoup.pipeline.plan import BASE, Measured, Plan, Stack
 from valuesoup.pipeline.recipes import Candidate, Recipe
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, topological
@@ -105,6 +105,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                     plan, found, method, [evaluated.validation, evaluated.test], len(places) / len(stack.candidates)
                 ),
                 "frontier_points": len(own),
+                "composition_error": _composition_error(stack, found),
             }
     difference = partial(
         hypervolume_difference, draws=draws["test"], reference=reference, best=best, level=config.evaluation.level
@@ -215,6 +216,12 @@ def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share
         "expand_seconds": sum(found[node.key].seconds for node in steps),
         "evaluate_seconds": share * sum(found[node.key].seconds for node in evaluation),
     }
+
+
+def _composition_error(stack: Stack, found: Found) -> float | None:
+    """Return the largest relative error that a cut of composed adapters made, None where nothing was composed."""
+    composed = [found[node.key] for node in stack.vectors.values() if node.stage.name == "compose"]
+    return max((artifact.json("summary.json")["relative_error"] for artifact in composed), default=None)
 
 
 def _reward_model(plan: Plan, found: Found, value: str) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def _rows(
     if not (source["pairs"].path / source["dataset"] / f"{part}.parquet").is_file():
         return None
     pairs = load_part(source["pairs"], source["dataset"], part)
+    if not len(pairs):
+        return None  # and no scores of it
     reference = np.load(source["reference"].path / f"{part}.npy")
     margin = sum((_margin(one, part, settings.beta) for one in source["margins"]), np.zeros(len(pairs)))
     weights = _selection(source, part)

@@ -127,12 +127,15 @@ def filter_pairs(
         minimum: Fewer pairs left than this are an error.
     """
     vc = np.load(gaps.path / "consistency_train.npy")
-    if keep is not None:
-        tau = keep_threshold(vc, keep)
-    elif not isinstance(tau, float):
-        tau = auto_threshold(vc)
+    try:
+        if keep is not None:
+            tau = keep_threshold(vc, keep)
+        elif not isinstance(tau, float):
+            tau = auto_threshold(vc)
+        weights = row_weights(vc, tau, soft=soft, flip=flip)
+    except UserError as error:
+        raise UserError(f"Data set '{dataset}' cannot be filtered. {error}") from None
     check_enough(vc, tau, minimum, dataset)
-    weights = row_weights(vc, tau, soft=soft, flip=flip)
     np.save(work.out / "train.npy", weights)
     held_out = gaps.path / "consistency_validation.npy"
     if held_out.is_file():

@@ -162,6 +162,9 @@ def print_frontier(results: Results, console: "Console") -> None:
             table.add_row(*cells, style="dim" if row.base else None)
         if len(points) > MOST_SHOWN:
             table.add_row(escape(method), f"… and {len(points) - MOST_SHOWN} more", style="dim")
+    for method in {c["method"]: None for c in results.get("candidates") or () if not is_base(c)}:
+        if all(row.method != method for row in rows):
+            table.add_row(escape(method), "none: text below the fluency bound", style="dim")
     console.print(table)
 
 

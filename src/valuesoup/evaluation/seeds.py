@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,9 +98,8 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
             for name in methods
         },
         "differences": [
-            {"first": row["first"], "second": row["second"], **over(_difference(run, row) for run in runs)}  # type: ignore[dict-item]
-            for row in first["differences"]
-            if all(_difference(run, row) is not None for run in runs)
+            {"first": one, "second": other, **spread([_difference(run, one, other) for run in runs], level)._asdict()}
+            for one, other in combinations(methods, 2)
         ],
         "geometry": {
             name: {figure: over(run["geometry"][name][figure] for run in runs) for figure in ("cosine", "l2", "hsic")}
@@ -117,7 +117,7 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
         },
         "expansions": {
             name: {
-                what: {figure: over(run["expansions"][name][what][figure] for run in runs) for figure in of}
+                what: {figure: over(run["expansions"][name][what].get(figure) for run in runs) for figure in of}
                 for what, of in expansions.items()
             }
             for name, expansions in first["expansions"].items()
@@ -147,8 +147,9 @@ def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[d
             for row in runs[0]["candidates"]
             if row["method"] == name and all(_tested(run, row["id"]) for run in runs)
         ]
-        if len(single) < sum(row["method"] == name for row in runs[0]["candidates"]):
-            single = []  # a method with a dial: only what is on its frontier was tested
+        mine = [row for row in runs[0]["candidates"] if row["method"] == name]
+        if len(single) < len(mine) or any(weighed(row) for row in mine):
+            single = []  # a method with a dial: only what is on its frontier was tested, and it has many points
         shown: dict[str, list[Any]] = {place: [_row(run, place) for run in runs] for place in single}
         if len(single) != 1:
             shown[f"{name}/balanced"] = [balanced(run, name) for run in runs]
@@ -162,6 +163,7 @@ def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[d
                         "average": over(
                             float(np.mean([row["test"][value]["mean"] for value in values])) for row in rows
                         ),
+                        "fluency": over((row["quality"] or {}).get("fluency") for row in rows),
                     }
                 )
     return points
@@ -185,12 +187,17 @@ def _row(run: Results, identity: str) -> Any:
     return next(row for row in run["candidates"] if row["id"] == identity)
 
 
+def weighed(row: Mapping[str, Any]) -> bool:
+    """Return whether a candidate is more than the base or one vector at weight 1: its method has a dial."""
+    return [weight for weight in (row["weights"] or {}).values() if weight] not in ([], [1.0])
+
+
 def _tested(run: Results, identity: str) -> bool:
     return any(row["id"] == identity and row["test"] for row in run["candidates"])
 
 
 def _extent(run: Results, method: str) -> float:
-    """Return the diagonal of the box around a method's candidates on validation, each side in units of the run's box."""
+    """Return the diagonal of the box around a method's candidates on validation, its sides in units of the run's."""
     rows = [row["validation"] for row in run["candidates"] if row["method"] == method]
     sides = []
     for value in run["values"]:
@@ -199,11 +206,10 @@ def _extent(run: Results, method: str) -> float:
     return math.hypot(*sides)
 
 
-def _difference(run: Results, of: Mapping[str, Any]) -> float | None:
-    for row in run["differences"]:
-        if (row["first"], row["second"]) == (of["first"], of["second"]):
-            return float(row["value"])
-    return None
+def _difference(run: Results, first: str, second: str) -> float:
+    """Return the hypervolume of one method minus that of another, both in the box of the run."""
+    one, other = (float(run["methods"][name]["hypervolume"]["value"]) for name in (first, second))
+    return one - other
 
 
 def _share(kept: Mapping[str, Any]) -> float:

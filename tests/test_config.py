@@ -208,6 +208,22 @@ def test_a_filter_joins_prompt_expansion() -> None:
     assert entry.method.objective == Sequential()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["methods=[soup, {name: SOUP, pairs: {kind: all}}]"], "two methods are shown as 'SOUP'"),
+        (
+            ["methods=[{preset: vc-soup, pooled: true, objective: {kind: mixed}, weights: {kind: single}}]"],
+            "leave pooled",
+        ),
+        (["methods=[mora]", "generation.temperature=0"], "method 'mora' needs rollouts that differ"),
+        (["values.policy={data: {path: a}, reward: {model: m}}"], "no value can be called 'policy'"),
+    ],
+)
+def test_what_would_only_go_wrong_late_in_a_run_is_refused(overrides: list[str], says: str) -> None:
+    assert says in complaint(GOOD, *overrides)
+
+
 def test_a_methods_training_settings_fit_beside_the_runs() -> None:
     (entry,) = parse(GOOD, "training.batch_size=8", "methods=[{preset: soup, training: {accumulate: 4}}]").methods
     assert entry.method.training == {"accumulate": 4}

@@ -84,3 +84,16 @@ def test_a_study_runs_once_per_seed_and_combines_the_results(tmp_path: Path) -> 
     again = tiny_run.valuesoup(cache, *tiny_run.demo_arguments(out, settings))
     assert again.returncode == 0
     assert "seed 4" in again.stdout
+    done = tiny_run.valuesoup(cache, "status", out)
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["seed-3", "seed-4"]
+    (out / "report.html").unlink()
+    done = tiny_run.valuesoup(cache, "report", out)
+    assert (done.returncode, done.stdout.strip()) == (0, str(out / "report.html"))
+    assert json.loads((out / "study.json").read_text(encoding="utf-8")) == study
+    for folder, seeds, says in ((out, "[]", "holds a study over seeds"), (out / "seed-3", "[3]", "of a single run")):
+        done = tiny_run.valuesoup(cache, *tiny_run.demo_arguments(folder, [*settings, f"seeds={seeds}"]))
+        assert (done.returncode, says in done.stderr) == (2, True)
+    (out / "study.json").unlink()
+    done = tiny_run.valuesoup(cache, "report", out)
+    assert done.returncode == 2
+    assert "holds no finished study" in done.stderr

@@ -93,10 +93,17 @@ def methods(
 
 
 @app.command()
-def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Show what of a run is done."""
+def status(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
+    """Show what of a run is done, or how much of each run of a study."""
+    from valuesoup.pipeline.run import CONFIG
     from valuesoup.pipeline.status import run_status
+    from valuesoup.pipeline.study import seed_folders
 
+    if not (run / CONFIG).is_file() and (seeds := seed_folders(run)):
+        for folder in seeds:
+            stages = run_status(folder)
+            print(f"{folder.name}: {sum(stage.done for stage in stages)} of {len(stages)} done")
+        return
     stages = run_status(run)
     for stage in stages:
         print(f"{'done   ' if stage.done else 'to do  '} {stage.label}  ({stage.folder})")
@@ -104,12 +111,19 @@ def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write the HTML report and the figures of a finished run again."""
-    from valuesoup.pipeline.run import open_run
-    from valuesoup.report.assemble import write_run_report
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
+    """Write the HTML report and the figures of a finished run, or of a study and its runs, again."""
+    from valuesoup.pipeline.run import CONFIG, open_run
+    from valuesoup.pipeline.study import open_study, seed_folders
+    from valuesoup.report.assemble import write_run_report, write_study_report
 
-    print(write_run_report(open_run(run)))
+    if not (run / CONFIG).is_file() and seed_folders(run):
+        study = open_study(run)
+        for finished in study.runs:
+            write_run_report(finished)
+        print(write_study_report(study))
+    else:
+        print(write_run_report(open_run(run)))
 
 
 @app.command()

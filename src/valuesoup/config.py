@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from valuesoup.errors import UserError, did_you_mean
-from valuesoup.methods import COMPARED, Method, preset
+from valuesoup.methods import COMPARED, Expanded, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.methods.compositions import CompositionChoice
 from valuesoup.rewards.training import RewardTraining
@@ -288,12 +288,18 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names(self) -> "RunConfig":
+        if "policy" in self.values:
+            raise ValueError("no value can be called 'policy': that is what a vector in training is called")
         names = [entry.name for entry in self.methods]
         for name in names:
             if name == "base":
                 raise ValueError("no method can be called 'base': that is the base model itself")
             if names.count(name) > 1:
                 raise ValueError(f"two methods are called '{name}'; give one of them another name")
+        titles = [entry.title for entry in self.methods]
+        for entry in self.methods:
+            if titles.count(entry.title) > 1:  # a preset is shown by its title
+                raise ValueError(f"two methods are shown as '{entry.title}'; give one of them another name")
         return self
 
     @model_validator(mode="after")
@@ -309,6 +315,10 @@ class RunConfig(Section):
                 entry.method.check(list(self.values))
             except (ValueError, UserError) as error:
                 raise ValueError(f"method '{entry.name}': {error}") from None
+            if isinstance(entry.method.pairs, Expanded) and len(self.values) > 1 and self.generation.temperature == 0:
+                raise ValueError(
+                    f"method '{entry.name}' needs rollouts that differ: set generation.temperature above 0"
+                )
             try:
                 TrainingSettings.model_validate({**self.training.model_dump(), **entry.method.training})
             except ValidationError as error:

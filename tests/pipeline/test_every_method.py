@@ -136,8 +136,8 @@ def test_the_counts_of_prompt_expansion_add_up_to_the_pairs_that_were_trained(re
     for of in expansions.values():
         for counts in of.values():
             assert counts["prompts"] == counts["joint"] + counts["none"] + counts["single_reward"] == 60
-            lost = [counts[reason] for reason in ("failed", "empty", "unchanged", "too_long", "duplicate")]
-            assert counts["single_reward"] == counts["fused"] + sum(lost)
+            lost = ("failed", "empty", "unchanged", "too_long", "held_out", "duplicate")
+            assert counts["single_reward"] == counts["fused"] + sum(counts[reason] for reason in lost)
             assert counts["fused"] == counts["pairs"] + counts["without_pair"] + counts["left_out"]
             assert counts["responses"] == 3 * counts["fused"]
             assert counts["pairs"] > 0

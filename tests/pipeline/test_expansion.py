@@ -120,7 +120,7 @@ class Chain:
     def fused(self, rewriter: Rewriter, **changes: Any) -> Node:
         given = {"rollouts": ROLLOUTS, "max_tokens": 40, "seed": 0, "device": "cpu", "vectors": {}}
         inputs = {**given, "mined": self.mined(), "rewriter": rewriter_ref(rewriter), **changes}
-        return fuse_prompts("fuse", base=self.base, **inputs)
+        return fuse_prompts("fuse", split=self.split, base=self.base, **inputs)
 
     def selected(self, prompts: Node, most: int | None = None) -> Node:
         answers, scores = self.rolled(prompts)
@@ -235,7 +235,7 @@ def test_the_worlds_fusion_lets_every_value_pass_and_the_counts_add_up(chain: Ch
         assert one["messages"][-1]["content"] == fuse(other["messages"][-1]["content"])
     mined_ids = {prompt["id"] for prompt in made(store, chain.prompts())[0].json("prompts.json")["prompts"]}
     assert not {prompt["id"] for prompt in again} & mined_ids, "new ids, new draws"
-    dropped = ("failed", "empty", "unchanged", "too_long", "duplicate")
+    dropped = ("failed", "empty", "unchanged", "too_long", "held_out", "duplicate")
     assert counts["single_reward"] == counts["fused"] + sum(counts[reason] for reason in dropped)
     assert counts["fused"] * ROLLOUTS == len(listed) == counts["responses"]
     assert counts["fused"] == counts["pairs"] + counts["without_pair"] + counts["left_out"]
@@ -285,12 +285,39 @@ def test_the_pairs_of_the_largest_margin_are_kept(chain: Chain, store: Store) ->
     assert (counts["pairs"], counts["left_out"]) == (3, whole.json("expansion.json")["counts"]["pairs"] - 3)
 
 
+def mostly_held_out(prompt: str) -> str:
+    """Half of the rewrites are prompts of the evaluation."""
+    held_out: list[str] = json.loads(Path(os.environ["HELD_OUT"]).read_text())
+    return held_out[len(prompt) % len(held_out)] if len(prompt) % 2 else f"{prompt} now"
+
+
 def refuses(prompt: str) -> str:
     return ""
 
 
 def cramped(prompt: str) -> str:
     return "no"
+
+
+def test_a_rewrite_that_is_a_held_out_prompt_is_dropped_and_counted(
+    chain: Chain, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (parts,) = made(store, chain.split)
+    held_out = {
+        pair.prompt[0]["content"]
+        for value in THRESHOLDS
+        for part in ("validation", "test")
+        for pair in load_part(parts, value, part)
+    }
+    rewrites = chain.folder / "held_out.json"
+    rewrites.write_text(json.dumps(sorted(held_out)))
+    monkeypatch.setenv("HELD_OUT", str(rewrites))
+    (fused,) = made(store, chain.fused(Rewriter(function=f"{__name__}:mostly_held_out")))
+    found = fused.json("prompts.json")
+    assert found["counts"]["held_out"] > 0
+    assert found["counts"]["fused"] > 0
+    fresh = [prompt["messages"][0]["content"] for prompt in found["prompts"][: found["counts"]["fused"] * ROLLOUTS]]
+    assert not held_out & set(fresh)
 
 
 def test_nothing_fused_says_what_became_of_the_rewrites(chain: Chain, store: Store) -> None:

@@ -215,7 +215,7 @@ def expansion(n: int = 2, pairs: int = 40, **changes: Any) -> Expansion:
                 )
     counts = {
         **{"prompts": 200, "joint": 60, "none": 20, "single_reward": 120},
-        **{"fused": 90, "failed": 5, "empty": 3, "unchanged": 12, "too_long": 0, "duplicate": 10},
+        **{"fused": 90, "failed": 5, "empty": 3, "unchanged": 12, "too_long": 0, "held_out": 0, "duplicate": 10},
         **{"without_pair": 50 - min(pairs, 50), "left_out": 0, "pairs": pairs},
     }
     kinds = {**dict.fromkeys(values, 0.4), "single-reward": 0.2, "fused": 0.5}

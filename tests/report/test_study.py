@@ -188,6 +188,16 @@ def test_the_summary_says_what_a_higher_threshold_does_to_the_vectors(study: Stu
     assert "cosine of the vectors −0.09 ± 0.02 to 0.61 ± 0.02" in sentence  # 0, 0.01, 0.02 more: 4.30 · 0.01 / √3
 
 
+def test_a_study_in_which_every_candidate_is_broken_names_no_best_method(study: StudyData) -> None:
+    zero = {"mean": 0.0, "low": 0.0, "high": 0.0, "each": [0.0] * 3}
+    methods = {name: {**of, "hypervolume": zero} for name, of in study.combined["methods"].items()}
+    kept = [point for point in study.combined["points"] if point["method"] == "base"]
+    said = summarise_study(replace(study, combined={**study.combined, "methods": methods, "points": kept}))
+    assert said[0].startswith("Every hypervolume is 0")
+    (absent,) = (sentence for sentence in said if sentence.startswith("Not in the first table"))
+    assert all(name in absent for name in methods if name != "base")
+
+
 def test_broken_text_is_a_caution(study: StudyData) -> None:
     points = [
         {**point, "fluency": spread(0.4, 0.1)} if point["method"] == "Cube" else point

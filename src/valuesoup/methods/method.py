@@ -8,8 +8,10 @@ from pydantic import Field, JsonValue, model_validator
 from valuesoup.methods.choices import (
     All,
     Choice,
+    Consistent,
     Cube,
     Decorrelated,
+    Expanded,
     Independent,
     Margin,
     Mixed,
@@ -65,6 +67,9 @@ class Method(Choice):
             raise ValueError(f"objective '{kind}' needs a weight above 0 for the primary value: give it a grid")
         if not isinstance(self.objective, _PER_VALUE) and not isinstance(self.composition, Linear):
             raise ValueError(f"objective '{kind}' has no vectors per value that could be composed in another way")
+        rule = self.pairs.filter if isinstance(self.pairs, Expanded) else self.pairs
+        if isinstance(rule, Consistent) and rule.pooled and not isinstance(self.objective, (*_PER_VALUE, Margin)):
+            raise ValueError(f"objective '{kind}' trains on the pairs of all values already; leave pooled out")
         return self
 
     def check(self, values: Sequence[str]) -> None:

@@ -56,6 +56,15 @@ def load_part(split: Artifact, value: str, part: str) -> Pairs:
     return Pairs.load(split.path / value / f"{part}.parquet")
 
 
+def held_out_conversations(split: Artifact) -> set[str]:
+    """Return the first turns, by which splits know a conversation, of all validation and test pairs of every value."""
+    found: set[str] = set()
+    for value in summary_of(split):
+        for part in ("validation", "test"):
+            found.update(conversations(load_part(split, value, part)).to_pylist())
+    return found
+
+
 @stage("pretrain", version=2, ignore=("device",))
 def pretrain_base(
     work: Work,
@@ -83,10 +92,7 @@ def pretrain_base(
             for side in (pair.chosen, pair.rejected)
         ]
     else:
-        held_out: set[str] = set()
-        for value in values:
-            for part in ("validation", "test"):
-                held_out.update(conversations(load_part(split, value, part)).to_pylist())
+        held_out = held_out_conversations(split)
         given = [text for source in dialogues for text in _dialogues(source, seed)]
         texts = [text for text in given if first_turn(text) not in held_out]
         work.progress.say(

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from valuesoup.data import Messages, Pairs, render_prompt
 from valuesoup.data.pairs import MESSAGES, single_turns
+from valuesoup.data.splits import first_turn
 from valuesoup.errors import UserError, did_you_mean
 from valuesoup.evaluation.statistics import wilson_interval
 from valuesoup.expansion import default_thresholds, fuse, lacking, max_margin, pass_at_n, single_reward
 from valuesoup.expansion.fusion import REASONS, Target
 from valuesoup.pipeline.candidates import answer_scores, load_answers
-from valuesoup.pipeline.data import PARTS, HeldOutPrompt, load_part, load_prompts
+from valuesoup.pipeline.data import PARTS, HeldOutPrompt, held_out_conversations, load_part, load_prompts
 from valuesoup.pipeline.inputs import BaseRef, open_tokenizer
 from valuesoup.pipeline.rewriters import RewriterRef, open_rewriter, policy_writer
 from valuesoup.rewards import RewardTable
@@ -37,6 +38,7 @@ JOINT = "joint"
 BINS = 20
 
 Table = NDArray[np.float64]
+Scores = Mapping[str, Artifact]
 
 
 @stage("mining")
@@ -89,12 +91,7 @@ def mining_prompts(
 
 @stage("mined")
 def mine(
-    work: Work,
-    *,
-    prompts: Artifact,
-    scores: Mapping[str, Artifact],
-    rollouts: int,
-    thresholds: Mapping[str, float] | None,
+    work: Work, *, prompts: Artifact, scores: Scores, rollouts: int, thresholds: Mapping[str, float] | None
 ) -> None:
     """Find the single-reward prompts and the values that each lacks (step 1), and the pass@N profile of each kind.
 
@@ -157,10 +154,11 @@ def mine(
     )
 
 
-@stage("fusion", ignore=("device",))
+@stage("fusion", ignore=("device", "split"))  # the mined prompts, which are in the key, come from that split
 def fuse_prompts(
     work: Work,
     *,
+    split: Artifact,
     base: Artifact | BaseRef,
     vectors: Mapping[str, Artifact],
     mined: Artifact,
@@ -177,6 +175,7 @@ def fuse_prompts(
 
     Args:
         work: Of the stage.
+        split: Of all pairs; a rewrite that is one of its held-out prompts is dropped and counted.
         base: The base, whose tokenizer measures the prompts.
         vectors: Vectors of the policy, each with weight 1, for the policy as the rewriter; none is the base itself.
         mined: From `mine`.
@@ -196,15 +195,20 @@ def fuse_prompts(
         policy = partial(policy_writer, base, vectors, max_tokens, seed, device, task.advance)
         write = open_rewriter(rewriter, values, work.out / "answered.jsonl", policy, task.advance)
         fusion = fuse(targets, write, _fits(base, max_tokens), rewriter.attempts)
+    judged_on = held_out_conversations(split)
     fused: dict[str, HeldOutPrompt] = {}
     again: list[HeldOutPrompt] = []
+    held_out = 0
     for prompt, messages in zip(known["prompts"], fusion.prompts, strict=True):
         identity = fingerprint(messages)
-        if messages is not None and identity not in fused:
+        if messages is not None and first_turn(messages) in judged_on:
+            held_out += 1
+        elif messages is not None and identity not in fused:
             fused[identity] = {"id": identity, "datasets": prompt["datasets"], "messages": messages}
             again.append({**fused[identity], "id": f"{prompt['id']}#again", "messages": prompt["messages"]})
-    counts = {**fusion.counts, "fused": len(fused), "duplicate": fusion.counts["fused"] - len(fused)}
-    told = _told(counts, (*REASONS, "duplicate"))
+    duplicate = fusion.counts["fused"] - held_out - len(fused)
+    counts = {**fusion.counts, "fused": len(fused), "held_out": held_out, "duplicate": duplicate}
+    told = _told(counts, (*REASONS, "held_out", "duplicate"))
     if not fused:
         raise UserError(f"none of the {len(targets)} rewritten prompts can be used: {told}; check the rewriter.")
     _save_prompts(work, [*fused.values(), *again], rollouts, {"counts": counts})
@@ -213,13 +217,7 @@ def fuse_prompts(
 
 @stage("expanded")
 def select_pairs(
-    work: Work,
-    *,
-    mined: Artifact,
-    prompts: Artifact,
-    answers: Artifact,
-    scores: Mapping[str, Artifact],
-    most: int | None,
+    work: Work, *, mined: Artifact, prompts: Artifact, answers: Artifact, scores: Scores, most: int | None
 ) -> None:
     """Take for each fused prompt the pair of responses with the largest margin in favour of every value (step 4).
 
@@ -297,7 +295,7 @@ def _save_prompts(work: Work, prompts: Sequence[HeldOutPrompt], rollouts: int, m
     (work.out / "prompts.json").write_text(json.dumps({"prompts": listed, **more}), encoding="utf-8")
 
 
-def _rollouts(prompts: Artifact, scores: Mapping[str, Artifact], rollouts: int) -> tuple[list[HeldOutPrompt], Table]:
+def _rollouts(prompts: Artifact, scores: Scores, rollouts: int) -> tuple[list[HeldOutPrompt], Table]:
     """Return the P prompts, each once, and the (P, R, n) rewards of one policy's rollouts."""
     listed = load_prompts(prompts)[::rollouts]
     asked: list[HeldOutPrompt] = [{**prompt, "id": prompt["id"].rpartition("#")[0]} for prompt in listed]

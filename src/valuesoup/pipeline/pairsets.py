@@ -119,6 +119,7 @@ class PairSets:
         )
         fused = expansion.fuse_prompts(
             f"{self.method}: fuse the intents of {what}",
+            split=shared.split,
             base=shared.base,
             vectors=vectors,
             mined=mined,

@@ -206,13 +206,20 @@ def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share
     """Return what a method takes on its own; of an evaluation shared with others, the share of its candidates."""
     recipe = plan.recipes.get(method, Recipe())
     trainings = {node.key: found[node.key] for node in recipe.trainings.values()}
+    # Log-probabilities under trained policies, for references and margins, and other compositions than the linear one.
+    prepared = [
+        node
+        for node in topological([*recipe.trainings.values(), *recipe.vectors.values()])
+        if node.stage.name == "compose" or (node.stage.name == "reference" and node.inputs["policy"] is not None)
+    ]
     # Rollouts, rewriting and scoring of prompt expansion; what every method shares is not counted.
     steps = [node for node in topological(recipe.expansions.values()) if node.stage.name in EXPANSION_STEPS]
     evaluation = [node for part in measured for node in (part.answers, *part.scores.values())]
     return {
         "trainings": len(trainings),
         "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings.values()),
-        "train_seconds": sum(artifact.seconds for artifact in trainings.values()),
+        "train_seconds": sum(artifact.seconds for artifact in trainings.values())
+        + sum(found[node.key].seconds for node in prepared),
         "expand_seconds": sum(found[node.key].seconds for node in steps),
         "evaluate_seconds": share * sum(found[node.key].seconds for node in evaluation),
     }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from valuesoup.soup import Soup
 
 CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
+STUDY = "study.json"
+"""In the folder of a study, which holds a run folder for each seed."""
 SHARED_STAGES = frozenset({"reference"})
 """Kept in the user's cache as well, because other runs on the same base and pairs need the same numbers."""
 
@@ -41,6 +43,9 @@ class Finished:
 
     def soup(self, method: str) -> "Soup":
         """Load the base with the vectors of a method, to generate at any weights or to write an adapter.
+
+        A method of finished policies has one vector for each of its candidates, ``policy-1``, ``policy-2``, …, in
+        their order in the results; weight 1 is that policy.
 
         Raises:
             UserError: The run has no such method.
@@ -74,6 +79,8 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
     """
     progress = progress or Progress()
     out = Path(folder)
+    if (out / STUDY).is_file():
+        raise UserError(f"{out} holds a study over seeds; give the run another folder (--out).")
     config = config.with_absolute_paths()
     plan = make_plan(config)
     with lock_run(out), disk_errors(f"run folder {out}", out):

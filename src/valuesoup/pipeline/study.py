@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from valuesoup.config import RunConfig
+from valuesoup.errors import UserError
 from valuesoup.evaluation.seeds import combine
-from valuesoup.pipeline.run import Finished, run
+from valuesoup.pipeline.run import CONFIG, STUDY, Finished, open_run, run
 from valuesoup.store import Progress, write_atomic
-
-STUDY = "study.json"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,42 @@ def run_study(config: RunConfig, folder: str | Path, progress: Progress | None =
     """
     progress = progress or Progress()
     out = Path(folder)
+    if (out / CONFIG).is_file():
+        raise UserError(f"{out} is the folder of a single run; give the study another one (--out).")
     runs = []
     for seed in config.seeds:
         progress.say(f"seed {seed}")
         of_seed = config.model_copy(update={"seed": seed, "seeds": ()})
         runs.append(run(of_seed, out / f"seed-{seed}", progress, jobs))
-    combined = combine([finished.results for finished in runs], config.evaluation.level)
+    return _combined(out, runs)
+
+
+def seed_folders(folder: str | Path) -> list[Path]:
+    """Return the run folders of a study that have been begun, by seed; none where the folder is no study's."""
+    found = [one.parent for one in Path(folder).glob(f"seed-*/{CONFIG}") if one.parent.name[5:].isdecimal()]
+    return sorted(found, key=lambda one: int(one.name[5:]))
+
+
+def open_study(folder: str | Path) -> Study:
+    """Open a finished study; its runs are combined anew, as they are now.
+
+    Raises:
+        UserError: The folder holds no study, or one that has not finished, or a run of it is not whole.
+    """
+    out = Path(folder)
+    try:
+        seeds = json.loads((out / STUDY).read_text(encoding="utf-8"))["seeds"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{out} holds no finished study: it has no {STUDY}; run its configuration again with --out {out}."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{out / STUDY} is damaged; run the configuration again, it makes the file anew.") from None
+    return _combined(out, [open_run(out / f"seed-{seed}") for seed in seeds])
+
+
+def _combined(out: Path, runs: Sequence[Finished]) -> Study:
+    level = runs[0].plan.config.evaluation.level
+    combined = combine([finished.results for finished in runs], level)
     write_atomic(out / STUDY, json.dumps(combined, indent=1, allow_nan=False))
     return Study(out, runs, combined)

@@ -16,6 +16,7 @@ STEPS = {
     "empty": "dropped: empty rewrite",
     "unchanged": "dropped: rewrite unchanged",
     "too_long": "dropped: rewrite too long",
+    "held_out": "dropped: rewrite is a held-out prompt",
     "duplicate": "dropped: same rewrite as another prompt's",
     "fused": "fused",
     "responses": "responses to the fused prompts",

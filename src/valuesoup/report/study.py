@@ -103,7 +103,7 @@ class StudyData(ReportData):
         for family in self.families:
             taus = {method: self.tau(method) for method in family}
             alike = {
-                m: sum(of.values()) / len(of) for m, of in taus.items() if max(of.values()) - min(of.values()) < 0.1
+                m: sum(of.values()) / len(of) for m, of in taus.items() if max(of.values()) - min(of.values()) < NEAR
             }
             series.append(Series("τ", alike))
             for value in self.values if len(self.values) > 1 else ():

@@ -21,6 +21,7 @@ def summarise_study(study: StudyData) -> list[str]:
         study: The study; one seed gives no interval, and says so.
     """
     found = [_best(study), _volumes(study), *_winners(study), _apart(study), _base(study), _fluency(study)]
+    found.append(_unsound(study))
     found += [_threshold(study, series) for series in study.thresholds()[:MOST_SERIES]]
     return [sentence for sentence in found if sentence]
 
@@ -36,6 +37,8 @@ def _best(study: StudyData) -> str:
     if len(ranked) == 1:
         return ""
     first, second = ranked[:2]
+    if not study.combined["methods"][first]["hypervolume"]["mean"]:
+        return "Every hypervolume is 0: no method has a frontier of sound candidates above the reference point."
     row = next(row for row in ordered_differences(study) if {row["first"], row["second"]} == {first, second})
     text = f"{first} has the largest mean hypervolume, {second} the next. "
     text += f"Their paired difference is {interval(row['mean'], row['low'], row['high'])}"
@@ -123,6 +126,15 @@ def _fluency(study: StudyData) -> str:
         f"with a mean fluency below {number(study.fluency_bound, 2)} ({listed}); their rewards are partly those of "
         "broken text."
     )
+
+
+def _unsound(study: StudyData) -> str:
+    """The methods without a row in the first table."""
+    shown = {point["method"] for point in study.combined["points"]}
+    missing = [name for name in study.combined["methods"] if name not in shown]
+    if not missing:
+        return ""
+    return f"Not in the first table, because in some seed no candidate is on their frontier: {', '.join(missing)}."
 
 
 def _threshold(study: StudyData, series: Series) -> str:

@@ -17,6 +17,9 @@ def print_study(combined: Mapping[str, Any], console: "Console") -> None:
     from rich import box
     from rich.table import Table
 
+    from valuesoup.report.study import policy_label
+
+    weights = {row["id"]: row["weights"] for row in combined["candidates"]}
     table = Table(box=box.SIMPLE_HEAD, title=f"Test scores over {len(combined['seeds'])} seeds", title_justify="left")
     table.add_column("policy", overflow="fold")
     for heading in (*combined["values"], "average", "hypervolume"):
@@ -24,8 +27,14 @@ def print_study(combined: Mapping[str, Any], console: "Console") -> None:
     for point in combined["points"]:
         volume = combined["methods"][point["method"]]["hypervolume"]
         cells = [*(point["scores"][value] for value in combined["values"]), point["average"], volume]
-        table.add_row(point["id"], *map(_estimate, cells))
+        label = policy_label(point["id"], weights.get(point["id"]))
+        table.add_row(f"{point['method']} {label}".strip(), *map(_estimate, cells))
     console.print(table)
+    shown = {point["method"] for point in combined["points"]}
+    if missing := [name for name in combined["methods"] if name not in shown]:
+        console.print(
+            f"No row for {', '.join(missing)}: in some seed no candidate is on the frontier.", highlight=False
+        )
 
 
 def _estimate(spread: Mapping[str, Any]) -> str:

@@ -315,6 +315,8 @@ class RunConfig(Section):
                 entry.method.check(list(self.values))
             except (ValueError, UserError) as error:
                 raise ValueError(f"method '{entry.name}': {error}") from None
+            if "max_length" in entry.method.training:  # a preset of another package may set it
+                raise ValueError(f"method '{entry.name}': max_length is the same for every method of a run")
             if isinstance(entry.method.pairs, Expanded) and len(self.values) > 1 and self.generation.temperature == 0:
                 raise ValueError(
                     f"method '{entry.name}' needs rollouts that differ: set generation.temperature above 0"

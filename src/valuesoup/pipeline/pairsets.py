@@ -38,12 +38,13 @@ class PairSets:
         minimum: Least number of pairs of a training.
     """
 
-    def __init__(self, shared: Shared, entry: MethodConfig) -> None:
+    def __init__(self, shared: Shared, entry: MethodConfig, step_pairs: int) -> None:
         """Plan the filters.
 
         Args:
             shared: Of the run.
             entry: The method.
+            step_pairs: Pairs of an optimiser step; a filter must leave as many.
         """
         choice = entry.method.pairs
         self.shared = shared
@@ -52,6 +53,7 @@ class PairSets:
         self.expand = choice if isinstance(choice, Expanded) and len(shared.values) > 1 else None
         rule = choice.filter if isinstance(choice, Expanded) else choice
         self.rule = rule if isinstance(rule, Consistent) else None
+        self.step_pairs = step_pairs
         self.minimum = self.rule.minimum_pairs if self.rule is not None else 1
         self.filters = {value: self._filter(self.rule, value) for value in shared.values} if self.rule else {}
         self.expansions: dict[str, Node] = {}
@@ -88,7 +90,7 @@ class PairSets:
             soft=rule.soft,
             flip=rule.flip,
             # A step's pairs must be there.
-            minimum=max(rule.minimum_pairs, self.shared.config.training.batch_size),
+            minimum=max(rule.minimum_pairs, self.step_pairs),
         )
 
     def _expanded(

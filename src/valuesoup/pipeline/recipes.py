@@ -67,7 +67,7 @@ class _Cook:
         self.name = entry.name
         self.method = entry.method
         self.settings = TrainingSettings.model_validate({**shared.config.training.model_dump(), **self.method.training})
-        self.sets = PairSets(shared, entry)
+        self.sets = PairSets(shared, entry, self.settings.batch_size)
         self.made = Recipe(filters=self.sets.filters, expansions=self.sets.expansions)
 
     def recipe(self) -> Recipe:

@@ -28,15 +28,15 @@ def valuesoup(site: Path, *arguments: str) -> str:
 
 
 def test_the_methods_command_shows_its_paper_formula_and_defaults(installed: Path) -> None:
-    shown = valuesoup(installed, "methods", "gentle-soup")
-    assert "Gentle soup, this example" in shown
-    assert "VC ≥ τ" in shown
-    assert "tau: positive, rho: 0.2, steps: 10" in shown
+    shown = valuesoup(installed, "methods", "half-soup")
+    assert "Half soup, this example" in shown
+    assert "the most consistent half of D_i" in shown
+    assert "keep: 0.5, alpha: 10.0, steps: 10" in shown
 
 
 def test_it_runs_beside_the_built_in_methods(installed: Path, tmp_path: Path) -> None:
     small = [
-        "methods=[soup, {preset: gentle-soup, steps: 2}]",
+        "methods=[soup, {preset: half-soup, steps: 2}]",
         "base.pretrain.steps=5",
         "base.pretrain.hidden=32",
         "training.epochs=0.1",
@@ -54,5 +54,5 @@ def test_it_runs_beside_the_built_in_methods(installed: Path, tmp_path: Path) ->
     flags = [flag for setting in small for flag in ("--set", setting)]
     valuesoup(installed, "demo", "--jobs", "1", "--out", str(tmp_path / "run"), *flags)
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
-    assert results["methods"]["gentle-soup"]["title"] == "Gentle soup"
-    assert sum(row["method"] == "gentle-soup" for row in results["candidates"]) == 3
+    assert results["methods"]["half-soup"]["title"] == "Half soup"
+    assert sum(row["method"] == "half-soup" for row in results["candidates"]) == 6  # three weights, at two sums

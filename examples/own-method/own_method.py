@@ -1,19 +1,18 @@
-"""A method of one's own: keep the pairs that gain on aggregate, train with a little likelihood, mix on the simplex."""
+"""A method of one's own: keep the most consistent half of the pairs, decorrelate the vectors, extrapolate a little."""
 
-from valuesoup.methods import Consistent, Independent, Method, Simplex, Thresholds, method
+from valuesoup.methods import Consistent, Decorrelated, Method, Simplex, method
 
 
 @method(
-    "gentle-soup",
-    title="Gentle soup",
+    "half-soup",
+    title="Half soup",
     paper="this example",
-    formula="VC ≥ τ;   θ_i from L_DPO(π_i; kept D_i) + ρ·NLL(y_w);   π_λ = π_0 + Σ λ_i θ_i",
+    formula="the most consistent half of D_i;   Σ_i L_DPO(π_i) + α · Σ HSIC(A_i, A_j);   Σ λ_i in {1, 1.25}",
 )
-def gentle_soup(tau: Thresholds = "positive", rho: float = 0.2, steps: int = 10) -> Method:
-    """Keep the pairs that gain on aggregate, keep their chosen responses likely, mix the vectors on the simplex."""
+def half_soup(keep: float = 0.5, alpha: float = 10.0, steps: int = 10) -> Method:
+    """Keep the most consistent half of the pairs, train vectors away from each other, mix them beyond the simplex."""
     return Method(
-        pairs=Consistent(tau=tau),
-        objective=Independent(),
-        weights=Simplex(steps=steps),
-        training={"likelihood": rho},
+        pairs=Consistent(keep=keep, tau=None),
+        objective=Decorrelated(alpha=alpha),
+        weights=Simplex(steps=steps, totals=(1.0, 1.25)),
     )

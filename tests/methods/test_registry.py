@@ -67,7 +67,7 @@ def plain():
 """
 
 
-def test_the_papers_methods_are_their_three_choices() -> None:
+def test_the_built_in_methods_are_their_three_choices() -> None:
     grid = Simplex(steps=10)
     assert {name: preset(name).build({}) for name in known_methods()} == {
         "dpo": Method(pairs=All(), objective=Independent(), weights=Single()),
@@ -76,13 +76,16 @@ def test_the_papers_methods_are_their_three_choices() -> None:
         "modpo": Method(pairs=All(), objective=Margin(primary=None, rewards="implicit"), weights=grid),
         "soup": Method(pairs=All(), objective=Independent(), weights=grid),
         "vc-soup": Method(pairs=Consistent(tau=0.7, statistics="dataset"), objective=Independent(), weights=grid),
+        "vc-soup-nll": Method(
+            pairs=Consistent(tau="positive"), objective=Independent(), weights=grid, training={"likelihood": 0.2}
+        ),
         "mva": Method(pairs=All(), objective=Decorrelated(alpha=10.0, mode="sequential"), weights=Cube()),
         "mora": Method(pairs=Expanded(rollouts=16), objective=Sequential(), weights=Single()),
     }
 
 
-def test_what_goes_beyond_the_papers_is_off_in_every_preset() -> None:
-    for name in known_methods():
+def test_what_goes_beyond_the_papers_is_off_in_every_preset_of_theirs() -> None:
+    for name in set(known_methods()) - {"vc-soup-nll"}:
         made = preset(name).build({})
         assert made.composition.kind == "linear"
         assert made.training == {}

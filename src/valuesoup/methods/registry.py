@@ -20,6 +20,7 @@ BUILT_IN = {
     "modpo": "valuesoup.methods.modpo:modpo",
     "soup": "valuesoup.methods.rewarded_soup:soup",
     "vc-soup": "valuesoup.methods.vc_soup:vc_soup",
+    "vc-soup-nll": "valuesoup.methods.vc_soup_nll:vc_soup_nll",
     "mva": "valuesoup.methods.mva:mva",
     "mora": "valuesoup.methods.mora:mora",
 }

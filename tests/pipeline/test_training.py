@@ -301,17 +301,18 @@ def test_any_composition_of_one_vector_alone_is_that_vector(bench: Bench, kind: 
 
 @pytest.mark.parametrize("objective", ["independent", "margin", "weighted", "sequential", "decorrelated"])
 def test_a_filter_with_everything_on_trains_under_any_objective(bench: Bench, objective: str) -> None:
-    weights = "{kind: points, rows: [{a: 0.5, b: 0.5}]}" if objective not in ("sequential",) else "{kind: single}"
+    weights = "{kind: single}" if objective == "sequential" else "{kind: points, rows: [{a: 0.5, b: 0.5}]}"
+    pooled = objective not in ("weighted", "sequential")  # those train on the pairs of every value as it is
     recipe = bench.recipe(
-        "{name: x, pairs: {kind: consistent, tau: 0.2, soft: true, flip: true, pooled: true, minimum_pairs: 2}, "
+        f"{{name: x, pairs: {{kind: consistent, tau: 0.2, soft: true, flip: true, pooled: {pooled}, minimum_pairs: 2}}, "
         f"objective: {{kind: {objective}}}, weights: {weights}}}"
     )
     found = bench.make(*recipe.trainings.values())
     filters = bench.make(*recipe.filters.values())
-    kept = sum(one.json("summary.json")["kept"] for one in filters)
+    kept = [one.json("summary.json")["kept"] for one in filters]
     assert sum(one.json("summary.json")["flipped"] for one in filters) > 0
-    per_source = {"weighted": 2}.get(objective, 1)
-    assert {one.json("summary.json")["pairs"] for one in found} == {per_source * kept}
+    each = set(kept) if objective == "sequential" else {sum(kept)}
+    assert {one.json("summary.json")["pairs"] for one in found} == each
 
 
 def test_a_filter_that_cannot_be_says_of_which_data_set(bench: Bench) -> None:

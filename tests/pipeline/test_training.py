@@ -304,7 +304,8 @@ def test_a_filter_with_everything_on_trains_under_any_objective(bench: Bench, ob
     weights = "{kind: single}" if objective == "sequential" else "{kind: points, rows: [{a: 0.5, b: 0.5}]}"
     pooled = objective not in ("weighted", "sequential")  # those train on the pairs of every value as it is
     recipe = bench.recipe(
-        f"{{name: x, pairs: {{kind: consistent, tau: 0.2, soft: true, flip: true, pooled: {pooled}, minimum_pairs: 2}}, "
+        f"{{name: x, pairs: {{kind: consistent, tau: 0.2, soft: true, flip: true, pooled: {pooled}, "
+        "minimum_pairs: 2}, "
         f"objective: {{kind: {objective}}}, weights: {weights}}}"
     )
     found = bench.make(*recipe.trainings.values())

@@ -170,16 +170,14 @@ def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[d
 
 
 def _candidates(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[dict[str, Any]]:
-    shared = set.intersection(*({row["id"] for row in run["candidates"]} for run in runs))
+    validation = [{row["id"]: row["validation"] for row in run["candidates"]} for run in runs]
     return [
         {
             **{name: row[name] for name in ("id", "method", "weights", "outside_simplex")},
-            "validation": {
-                value: over(_row(run, row["id"])["validation"][value]["mean"] for run in runs) for value in values
-            },
+            "validation": {value: over(of[row["id"]][value]["mean"] for of in validation) for value in values},
         }
         for row in runs[0]["candidates"]
-        if row["id"] in shared
+        if all(row["id"] in of for of in validation)
     ]
 
 

@@ -1,7 +1,7 @@
 """Stages of the data: pairs of every value, the split by prompt, the base's pretraining, the held-out prompts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from valuesoup.data import Message, Messages, Pairs, drop_long, load_function, load_pairs, render_prompt, split_pairs
@@ -112,26 +112,38 @@ def held_out_prompts(
     work: Work, *, base: Artifact | BaseRef, split: Artifact, values: Sequence[str], part: str, max_tokens: int
 ) -> None:
     """List the distinct prompts of a held-out part of every data set; too long ones are left out and counted."""
-    tokenizer = open_tokenizer(base)
-    found: dict[str, HeldOutPrompt] = {}
-    for value in values:
-        pairs = load_part(split, value, part)
-        for identity, pair in dict(zip(pairs.prompt_ids, pairs, strict=True)).items():
-            # A prompt of several data sets is answered once, and counts once in every mean and resample.
-            known = found.setdefault(identity, {"id": identity, "datasets": [], "messages": list(pair.prompt)})
-            known["datasets"].append(value)
-    kept = [
-        prompt
-        for prompt in found.values()
-        if len(tokenizer(render_prompt(prompt["messages"], tokenizer), add_special_tokens=False)["input_ids"])
-        <= max_tokens
-    ]
+    # A prompt of several data sets is answered once, and counts once in every mean and resample.
+    found = distinct_prompts(split, values, part)
+    fits = prompt_limit(base, max_tokens)
+    kept = [prompt for prompt in found.values() if fits(prompt["messages"])]
     too_long = len(found) - len(kept)
     if not kept:
         raise UserError(f"every {part} prompt is longer than generation.max_prompt_tokens = {max_tokens}; raise it.")
     (work.out / "prompts.json").write_text(json.dumps({"prompts": kept, "too_long": too_long}), encoding="utf-8")
     if too_long:
         work.progress.say(f"    {too_long} prompts of more than {max_tokens} tokens are left out")
+
+
+def distinct_prompts(split: Artifact, datasets: Sequence[str], part: str) -> dict[str, HeldOutPrompt]:
+    """Return the distinct prompts of a part of data sets by id, each with the data sets that hold it."""
+    found: dict[str, HeldOutPrompt] = {}
+    for dataset in datasets:
+        pairs = load_part(split, dataset, part)
+        for identity, pair in dict(zip(pairs.prompt_ids, pairs, strict=True)).items():
+            known = found.setdefault(identity, {"id": identity, "datasets": [], "messages": list(pair.prompt)})
+            known["datasets"].append(dataset)
+    return found
+
+
+def prompt_limit(base: Artifact | BaseRef, max_tokens: int) -> Callable[[Messages], bool]:
+    """Return what says whether a prompt, as the policy reads it, is within so many tokens."""
+    tokenizer = open_tokenizer(base)
+
+    def fits(messages: Messages) -> bool:
+        text = render_prompt(messages, tokenizer)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_tokens
+
+    return fits
 
 
 def load_prompts(prompts: Artifact) -> list[HeldOutPrompt]:

@@ -5,7 +5,7 @@ each with an id and so with draws of its own, for the stages that answer prompts
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from valuesoup.data import Messages, Pairs, render_prompt
+from valuesoup.data import Messages, Pairs
 from valuesoup.data.pairs import MESSAGES, single_turns
 from valuesoup.data.splits import first_turn
 from valuesoup.errors import UserError, did_you_mean
@@ -22,8 +22,15 @@ from valuesoup.evaluation.statistics import wilson_interval
 from valuesoup.expansion import default_thresholds, fuse, lacking, max_margin, pass_at_n, single_reward
 from valuesoup.expansion.fusion import REASONS, Target
 from valuesoup.pipeline.candidates import answer_scores, load_answers
-from valuesoup.pipeline.data import PARTS, HeldOutPrompt, held_out_conversations, load_part, load_prompts
-from valuesoup.pipeline.inputs import BaseRef, open_tokenizer
+from valuesoup.pipeline.data import (
+    PARTS,
+    HeldOutPrompt,
+    distinct_prompts,
+    held_out_conversations,
+    load_prompts,
+    prompt_limit,
+)
+from valuesoup.pipeline.inputs import BaseRef
 from valuesoup.pipeline.rewriters import RewriterRef, open_rewriter, policy_writer
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, Work, fingerprint, stage
@@ -65,13 +72,8 @@ def mining_prompts(
         max_tokens: Longest prompt.
         seed: Chooses the order of the draw, which does not depend on the order of the pairs.
     """
-    found: dict[str, HeldOutPrompt] = {}
-    for dataset in datasets:
-        pairs = load_part(split, dataset, "train")
-        for identity, pair in dict(zip(pairs.prompt_ids, pairs, strict=True)).items():
-            known = found.setdefault(identity, {"id": identity, "datasets": [], "messages": list(pair.prompt)})
-            known["datasets"].append(dataset)
-    fits = _fits(base, max_tokens)
+    found = distinct_prompts(split, datasets, "train")
+    fits = prompt_limit(base, max_tokens)
     drawn = sorted(found.values(), key=lambda one: blake2b(f"{seed}:{one['id']}".encode(), digest_size=16).digest())
     kept: list[HeldOutPrompt] = []
     too_long = 0
@@ -194,7 +196,7 @@ def fuse_prompts(
     with work.task(len(targets), "prompts") as task:
         policy = partial(policy_writer, base, vectors, max_tokens, seed, device, task.advance)
         write = open_rewriter(rewriter, values, work.out / "answered.jsonl", policy, task.advance)
-        fusion = fuse(targets, write, _fits(base, max_tokens), rewriter.attempts)
+        fusion = fuse(targets, write, prompt_limit(base, max_tokens), rewriter.attempts)
     judged_on = held_out_conversations(split)
     fused: dict[str, HeldOutPrompt] = {}
     again: list[HeldOutPrompt] = []
@@ -378,16 +380,6 @@ def _save_pairs(
     folder.mkdir(exist_ok=True)
     for part in PARTS:
         (pairs if part == "train" else pairs.take([])).save(folder / f"{part}.parquet")
-
-
-def _fits(base: Artifact | BaseRef, max_tokens: int) -> Callable[[Messages], bool]:
-    tokenizer = open_tokenizer(base)
-
-    def fits(messages: Messages) -> bool:
-        text = render_prompt(messages, tokenizer)
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_tokens
-
-    return fits
 
 
 def _told(counts: Mapping[str, int], names: Sequence[str]) -> str:

@@ -169,6 +169,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, _interrupt)
+        sys.unraisablehook = _swallowed
     try:
         app()
     except ValuesoupError as error:
@@ -183,6 +186,14 @@ class Interruption(BaseException):
 
 def _interrupt(*_: Any) -> NoReturn:
     raise Interruption
+
+
+def _swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt again, a moment later, where the interruption met a finaliser: what that raises goes nowhere."""
+    if unraisable.exc_type is Interruption:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _stop(text: str, code: int) -> NoReturn:

@@ -17,10 +17,11 @@ from valuesoup.data import Pairs
 from valuesoup.endpoint import Endpoint
 from valuesoup.errors import RunError, UserError
 from valuesoup.expansion import Rewriter
-from valuesoup.pipeline.candidates import answer_prompts, load_answers, rate_answers
+from valuesoup.pipeline.answering import answer_prompts, load_answers
 from valuesoup.pipeline.data import load_part, pretrain_base, read_pairs, split
 from valuesoup.pipeline.expansion import EXPANDED, fuse_prompts, mine, mining_prompts, select_pairs
 from valuesoup.pipeline.inputs import data_ref, function_hash
+from valuesoup.pipeline.rating import rate_answers
 from valuesoup.pipeline.rewriters import rewriter_ref
 from valuesoup.store import Artifact, Node, Progress, RunLog, Store, run_graph
 from valuesoup.training.settings import PretrainSettings

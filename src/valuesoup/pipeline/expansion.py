@@ -21,7 +21,7 @@ from valuesoup.errors import UserError, did_you_mean
 from valuesoup.evaluation.statistics import wilson_interval
 from valuesoup.expansion import default_thresholds, fuse, lacking, max_margin, pass_at_n, single_reward
 from valuesoup.expansion.fusion import REASONS, Target
-from valuesoup.pipeline.candidates import answer_scores, load_answers
+from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.data import (
     PARTS,
     HeldOutPrompt,
@@ -31,6 +31,7 @@ from valuesoup.pipeline.data import (
     prompt_limit,
 )
 from valuesoup.pipeline.inputs import BaseRef
+from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.rewriters import RewriterRef, open_rewriter, policy_writer
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, Work, fingerprint, stage

@@ -17,8 +17,8 @@ from valuesoup.evaluation.statistics import (
     mean_intervals,
     resamples,
 )
-from valuesoup.pipeline.candidates import answer_scores
 from valuesoup.pipeline.plan import BASE, Measured, Plan, Stack
+from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.recipes import Candidate, Recipe
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, topological

@@ -8,7 +8,7 @@ from valuesoup.data import render_prompt
 from valuesoup.endpoint import Reply
 from valuesoup.errors import UserError
 from valuesoup.expansion.fusion import Rewriter, Write, by_endpoint, by_function, by_model, read_template
-from valuesoup.pipeline.candidates import open_soup
+from valuesoup.pipeline.answering import open_soup
 from valuesoup.pipeline.inputs import BaseRef, function_hash
 from valuesoup.store import Artifact, Identified, fingerprint
 

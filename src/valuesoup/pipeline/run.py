@@ -50,7 +50,7 @@ class Finished:
         Raises:
             UserError: The run has no such method.
         """
-        from valuesoup.pipeline.candidates import open_soup
+        from valuesoup.pipeline.answering import open_soup
 
         if method not in self.plan.recipes:
             raise UserError(

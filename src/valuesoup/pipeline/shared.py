@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from valuesoup.config import RunConfig
-from valuesoup.pipeline import candidates as evaluating
-from valuesoup.pipeline import data, training, values
+from valuesoup.pipeline import answering, data, rating, training, values
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_ref, data_ref, function_hash, reward_ref
 from valuesoup.rewards import RewardTraining
 from valuesoup.store import Node
@@ -98,7 +97,7 @@ class Shared:
     def answers(self, label: str, vectors: Vectors, candidates: object, chosen: Node | None, prompts: Node) -> Node:
         """What candidates answer to prompts."""
         config = self.config
-        return evaluating.answer_prompts(
+        return answering.answer_prompts(
             label,
             base=self.base,
             vectors=vectors,
@@ -115,7 +114,7 @@ class Shared:
     def rated(self, label: str, answers: Node, prompts: Node) -> dict[str, Node]:
         """Scores of answers by every value; ``label`` says whose."""
         return {
-            value: evaluating.rate_answers(
+            value: rating.rate_answers(
                 f"score {label} by {value}",
                 answers=answers,
                 prompts=prompts,
@@ -129,7 +128,7 @@ class Shared:
 
     def rated_by_function(self, label: str, answers: Node, prompts: Node, value: str, function: str) -> Node:
         """Scores of answers by a Python function."""
-        return evaluating.rate_answers(
+        return rating.rate_answers(
             label,
             answers=answers,
             prompts=prompts,

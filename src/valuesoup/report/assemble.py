@@ -12,8 +12,8 @@ from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config
 from valuesoup.evaluation.seeds import balanced
 from valuesoup.methods import Consistent, Expanded
+from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.audit import DatasetAudit
-from valuesoup.pipeline.candidates import load_answers
 from valuesoup.pipeline.data import load_prompts, summary_of
 from valuesoup.pipeline.plan import BASE, Plan
 from valuesoup.pipeline.results import candidate_id

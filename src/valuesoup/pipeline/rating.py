@@ -1,0 +1,79 @@
+"""Stage in which a reward scores the answers, and the scores as arrays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from valuesoup.errors import UserError
+from valuesoup.pipeline.answering import load_answers
+from valuesoup.pipeline.data import load_prompts
+from valuesoup.pipeline.inputs import RewardRef, open_reward
+from valuesoup.pipeline.values import say_truncated
+from valuesoup.rewards import CallableReward, RewardTable
+from valuesoup.store import Artifact, Work, stage
+
+
+@stage("rated", ignore=("device",))
+def rate_answers(
+    work: Work,
+    *,
+    answers: Artifact,
+    prompts: Artifact,
+    value: str,
+    reward: Artifact | RewardRef | str,
+    source: str | None,
+    device: str,
+) -> None:
+    """Score every answer under one value; each distinct answer to a prompt once.
+
+    ``reward`` is a reward, or the name ``module:function`` of one, whose source has the hash ``source``.
+    """
+    scorer = CallableReward(reward) if isinstance(reward, str) else open_reward(reward, device)
+    asked, table = load_prompts(prompts), load_answers(answers)
+    distinct: dict[tuple[int, str], int] = {}
+    position = [
+        distinct.setdefault((number, text), len(distinct))
+        for number, text in zip(table["prompt"].to_pylist(), table["text"].to_pylist(), strict=True)
+    ]
+    with work.task(len(distinct), "answers") as task:
+        found = scorer.score(
+            [asked[number]["messages"] for number, _ in distinct], [text for _, text in distinct], task.advance
+        )
+    candidates = sorted(set(table["candidate"].to_pylist()))
+    say_truncated(work, scorer)
+    scores = np.full((len(asked), len(candidates), 1), np.nan)
+    column = {candidate: place for place, candidate in enumerate(candidates)}
+    where = [column[candidate] for candidate in table["candidate"].to_pylist()]
+    scores[table["prompt"].to_numpy(), where, 0] = found[position]
+    names = tuple(map(str, candidates))
+    RewardTable([prompt["id"] for prompt in asked], names, (value,), scores).save(work.out / "scores.parquet")
+
+
+def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: bool) -> dict[int, Any]:
+    """Return (prompts, n) scores of each candidate.
+
+    Args:
+        scores: A score table per value.
+        prompts: The prompts that were answered.
+        own: Take value i on the prompts of D_i only: row p then holds, per value, the score on the p-th prompt of
+            its own data set; where data sets differ in size the longer ones are cut to the shortest.
+    """
+    tables = {value: RewardTable.load(artifact.path / "scores.parquet") for value, artifact in scores.items()}
+    asked = load_prompts(prompts)
+    rows = {
+        value: np.array([row for row, prompt in enumerate(asked) if not own or value in prompt["datasets"]], np.int64)
+        for value in tables
+    }
+    size = min(len(places) for places in rows.values())
+    if not size:
+        empty = next(value for value, places in rows.items() if not len(places))
+        raise UserError(
+            f"no held-out prompt of '{empty}' is short enough to answer, and evaluation.prompts = own measures it on "
+            "those alone; raise generation.max_prompt_tokens."
+        )
+    first = next(iter(tables.values()))
+    return {
+        int(side): np.stack([table.scores[rows[value][:size], place, 0] for value, table in tables.items()], axis=1)
+        for place, side in enumerate(first.sides)
+    }

@@ -22,7 +22,7 @@ def claim(repeats: int, pairs: int = 10_000_000) -> Claim:
     chosen, rejected = (pd.DataFrame(scores[:, side].copy(), columns=list(VALUES)) for side in (0, 1))
     compared = compare(partial(_valuesoup, table), partial(_pandas, chosen, rejected), _check, repeats)
     note = f"{pairs:,} pairs x {len(VALUES)} values, scores in memory, tau {TAU}; consistencies and masks equal"
-    return compared.claim("filter by value consistency", f"pandas {pd.__version__}", note)
+    return compared.claim("filter", f"pandas {pd.__version__}", note)
 
 
 def _valuesoup(table: RewardTable) -> Result:

@@ -4,6 +4,7 @@ Source: VC-Soup, arXiv:2603.18113, Eq. 8-14. Throughout, N is the number of pair
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,9 @@ LADDER = (-1.0, -0.7, -0.5, -0.25, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 _STATISTICS = ("dataset", "value", "pooled")
 # Rows handled at a time: the temporaries of one chunk stay in the processor's cache.
-_CHUNK = 32_768
+_CHUNK = 8_192
+# Between these a sum of squares has all its digits.
+_LEAST, _MOST = 1e-280, 1e280
 
 
 def value_consistency(gaps: ArrayLike) -> NDArray[np.float64]:
@@ -47,27 +50,36 @@ def value_consistency(gaps: ArrayLike) -> NDArray[np.float64]:
     rows = _gap_matrix(gaps)
     count, values = rows.shape
     consistency = np.empty(count, dtype=np.float64)
-    root = math.sqrt(values)
     for start in range(0, count, _CHUNK):
         # Values on the first axis: every operation below then runs over contiguous memory.
-        block = np.array(rows[start : start + _CHUNK].T, dtype=np.float64, order="C")
-        scale = np.abs(block).max(axis=0)
-        if not np.isfinite(scale).all():
-            row = start + int(np.flatnonzero(~np.isfinite(scale))[0])
-            raise UserError(f"The reward gaps of pair {row} are {rows[row].tolist()}; every gap must be finite.")
-        zero = scale == 0
-        scale[zero] = 1.0
-        block /= scale
+        block = np.ascontiguousarray(rows[start : start + _CHUNK].T, dtype=np.float64)
         out = consistency[start : start + _CHUNK]
-        block.sum(axis=0, out=out)
-        np.square(block, out=block)
-        norm = np.sqrt(block.sum(axis=0))
-        norm[zero] = 1.0
-        out /= norm
-        out /= root
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            norm = np.square(block).sum(axis=0)
+            # Squares that left the range of a float (so do those of NaN and infinity) are taken of scaled gaps.
+            if norm.min() > _LEAST and norm.max() < _MOST:
+                norm *= values
+                np.divide(block.sum(axis=0, out=out), np.sqrt(norm, out=norm), out=out)
+            else:
+                out[:] = _scaled_consistency(block, start)
         np.clip(out, -1.0, 1.0, out=out)
-        out[zero] = np.nan
     return consistency
+
+
+def _scaled_consistency(gaps: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    """Return the consistency of (n, rows) gaps of any magnitude; ``first`` is the number of the first row."""
+    scale = np.abs(gaps).max(axis=0)
+    if not np.isfinite(scale).all():
+        row = int(np.flatnonzero(~np.isfinite(scale))[0])
+        raise UserError(f"The reward gaps of pair {first + row} are {gaps[:, row].tolist()}; every gap must be finite.")
+    zero = scale == 0
+    scale[zero] = 1.0
+    scaled = gaps / scale
+    norm = np.sqrt(np.square(scaled).sum(axis=0))
+    norm[zero] = 1.0
+    found: NDArray[np.float64] = scaled.sum(axis=0) / norm / math.sqrt(len(gaps))
+    found[zero] = np.nan
+    return found
 
 
 def threshold(tau: Threshold, values: int) -> float:
@@ -87,8 +99,8 @@ def threshold(tau: Threshold, values: int) -> float:
     if values < 1:
         raise UserError(f"A threshold needs at least one value, not {values}.")
     if isinstance(tau, str):
-        # Each named threshold is the consistency of the pair that lies exactly on the boundary, so that rounding
-        # cannot put such a pair (say, gaps 1 and 0) on the wrong side of it.
+        # Each named threshold is the consistency of the pair that lies exactly on the boundary (say, gaps 1 and 0),
+        # less a few rounding errors, which could put such a pair on the wrong side of it.
         boundaries = {"strict": [1.0] * (values - 1) + [0.0], "lenient": [-1.0] + [0.0] * (values - 1)}
         if tau == "positive" or (tau == "strict" and values == 1):
             return 0.0
@@ -97,7 +109,7 @@ def threshold(tau: Threshold, values: int) -> float:
                 f"There is no consistency threshold named '{tau}'"
                 f"{did_you_mean(tau, [*boundaries, 'positive'])} (or give a number in [-1, 1])"
             )
-        return float(value_consistency([boundaries[tau]])[0])
+        return max(-1.0, float(value_consistency([boundaries[tau]])[0]) - 4 * sys.float_info.epsilon)
     if isinstance(tau, bool) or not -1.0 <= tau <= 1.0:
         raise UserError(f"The consistency threshold is {tau}; it must be a number in [-1, 1] or a name.")
     return float(tau)

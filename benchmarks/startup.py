@@ -20,6 +20,6 @@ def figures(repeats: int) -> list[str]:
         shown = median_cost([command(["--help"]) for _ in range(repeats)])
         answered = median_cost([command(["run", str(wrong)], code=2) for _ in range(repeats)])
     return [
-        f"valuesoup --help: {shown} (goal 0.5 s)",
+        f"valuesoup --help: {shown} (goal 0.3 s)",
         f"a wrong key in a configuration: {answered} (goal 1 s)",
     ]

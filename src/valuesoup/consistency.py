@@ -6,13 +6,15 @@ Source: VC-Soup, arXiv:2603.18113, Eq. 8-14. Throughout, N is the number of pair
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from valuesoup.errors import UserError, did_you_mean
-from valuesoup.rewards.table import RewardTable
+
+if TYPE_CHECKING:
+    from valuesoup.rewards.table import RewardTable
 
 Statistics: TypeAlias = Literal["dataset", "value", "pooled"]
 """Which responses give the sigma_j that normalises the gaps of a data set; see `sigma`."""
@@ -235,7 +237,7 @@ def check_enough(vc: ArrayLike, tau: float, minimum: int, dataset: str) -> NDArr
     return kept
 
 
-def sigma(tables: Mapping[str, RewardTable], statistics: Statistics = "dataset") -> dict[str, NDArray[np.float64]]:
+def sigma(tables: Mapping[str, "RewardTable"], statistics: Statistics = "dataset") -> dict[str, NDArray[np.float64]]:
     """Return the spreads that normalise the gaps of each data set: {value i: (n,) sigma_j for the pairs of D_i}.
 
     Eq. 10 takes the spread of reward i over D_i and leaves open which data set normalises reward j on the pairs
@@ -276,6 +278,8 @@ def sigma(tables: Mapping[str, RewardTable], statistics: Statistics = "dataset")
         shared = np.array([tables[value].sigma()[index] for index, value in enumerate(values)])
     else:
         responses = np.concatenate([table.scores.reshape(-1, 1, len(values)) for table in tables.values()])
+        from valuesoup.rewards.table import RewardTable
+
         pooled = RewardTable([""] * len(responses), ("response",), values, responses, "all data sets pooled")
         shared = pooled.sigma()
     return {name: shared.copy() for name in tables}

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -114,6 +113,8 @@ def _last_turns(pairs: Pairs, side: str, role: str) -> tuple[NDArray[np.bool_], 
 
 def _keys(pairs: Pairs, side: str) -> NDArray[np.uint64]:
     """Return a hash of each row's turns, white space around them aside; it is never written anywhere."""
+    import polars as pl
+
     keys = [np.empty(0, np.uint64)]
     for batch in pairs.table.select([side]).to_batches(max_chunksize=_BATCH):
         lengths = pc.list_value_length(batch[side]).to_numpy(zero_copy_only=False)
@@ -129,6 +130,8 @@ def _keys(pairs: Pairs, side: str) -> NDArray[np.uint64]:
 def _repeats(
     prompt: NDArray[np.uint64], chosen: NDArray[np.uint64], rejected: NDArray[np.uint64]
 ) -> dict[str, NDArray[np.bool_]]:
+    import polars as pl
+
     rows = pl.DataFrame({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     pair = [pl.col("prompt"), pl.min_horizontal("chosen", "rejected"), pl.max_horizontal("chosen", "rejected")]
     found = rows.select(

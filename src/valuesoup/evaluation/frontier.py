@@ -4,7 +4,6 @@ Higher scores are better everywhere; K is the number of candidates and n the num
 are moocore's.
 """
 
-import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +27,8 @@ def pareto(scores: ArrayLike) -> NDArray[np.bool_]:
         return np.zeros(0, dtype=np.bool_)
     if points.shape[1] == 1:
         return np.asarray(points[:, 0] == points.max(), dtype=np.bool_)
+    import moocore
+
     return np.asarray(moocore.is_nondominated(points, maximise=True, keep_weakly=True), dtype=np.bool_)
 
 
@@ -101,6 +102,8 @@ def _volume(heights: NDArray[np.float64]) -> float:
         return 0.0
     if inside.shape[1] == 1:
         return float(inside.max())
+    import moocore
+
     return float(moocore.hypervolume(inside, ref=np.zeros(inside.shape[1]), maximise=True))
 
 

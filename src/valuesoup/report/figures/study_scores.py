@@ -25,7 +25,12 @@ MOST_TOTALS = 3
 MOST_BARS = 40
 """Candidates that all show their intervals; of more, only those that their method does not dominate do."""
 _OPEN = alt.Legend(
-    symbolType="circle", symbolFillColor="transparent", symbolStrokeColor=BASE_COLOUR, symbolSize=75, labelOffset=8
+    orient="bottom",
+    symbolType="circle",
+    symbolFillColor="transparent",
+    symbolStrokeColor=BASE_COLOUR,
+    symbolSize=75,
+    labelOffset=14,
 )
 
 

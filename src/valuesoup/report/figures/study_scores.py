@@ -24,14 +24,7 @@ MOST_TOTALS = 3
 """Sums of weights that each get a line; beyond that weights fill an area, which has no order to be joined in."""
 MOST_BARS = 40
 """Candidates that all show their intervals; of more, only those that their method does not dominate do."""
-_OPEN = alt.Legend(
-    orient="bottom",
-    symbolType="circle",
-    symbolFillColor="transparent",
-    symbolStrokeColor=BASE_COLOUR,
-    symbolSize=75,
-    labelOffset=14,
-)
+_OPEN = alt.Legend(orient="bottom", symbolType="circle", symbolFillColor="transparent", symbolStrokeColor=BASE_COLOUR)
 
 
 def _seeds(study: StudyData) -> Table:
@@ -175,9 +168,9 @@ def _panel(study: StudyData, table: Table, i: int, j: int, size: tuple[int, int]
     sizes = {"condition": {"test": "datum.method == 'base'", "value": 150}, "value": 52}
     layers.append(inside.mark_point(filled=True, strokeWidth=1.5).encode(size=sizes))
     if any(row["outside"] for row in table.rows):
-        place = alt.StrokeWidth("place:N", scale=alt.Scale(domain=[OUTSIDE], range=[1.6]), legend=_OPEN, title=None)
+        place = alt.StrokeDash("place:N", scale=alt.Scale(domain=[OUTSIDE], range=[[1, 0]]), legend=_OPEN, title=None)
         outside = points.transform_filter("datum.outside").transform_calculate(place=f"'{OUTSIDE}'")
-        layers.append(outside.mark_point(filled=False, size=60).encode(strokeWidth=place))
+        layers.append(outside.mark_point(filled=False, size=60, strokeWidth=1.6).encode(strokeDash=place))
     if "base" in only:
         base = plain.transform_filter("datum.method == 'base'").encode(x=x, y=y)
         layers.append(base.mark_text(dx=10, dy=-10, align="left", text="base", fontWeight=600))

@@ -109,7 +109,8 @@ def test_one_token_is_written_when_one_is_asked_for() -> None:
 def test_progress_counts_every_answer_once() -> None:
     counted: list[int] = []
     generate(SOUP, ragged_rows(), max_new_tokens=2, batch_rows=3, on_done=counted.append)
-    assert counted == [3, 3, 1]
+    assert sum(counted) == 7
+    assert max(counted) <= 3
     assert generate(SOUP, [], max_new_tokens=2) == []
 
 

@@ -15,12 +15,14 @@ from valuesoup.store import Artifact, Work, fingerprint, stage
 
 if TYPE_CHECKING:
     from valuesoup.soup import Soup
+    from valuesoup.soup.generation import Answer
 
-SHARD_ROWS = 1024
-"""Answers written between two saves: the most that an interruption costs."""
+SHARD_ROWS = 512
+"""Answers saved together: an interruption costs about two such shards, since one begins while the last ones of the
+shard before are still being written."""
 
 
-@stage("answers", ignore=("batch_rows", "device"))
+@stage("answers", version=2, ignore=("batch_rows", "device"))
 def answer_prompts(
     work: Work,
     *,
@@ -40,7 +42,8 @@ def answer_prompts(
     the prompt, so that all candidates meet the same chance.
     """
     from valuesoup.soup import position_limit
-    from valuesoup.soup.generation import Row, generate
+    from valuesoup.soup.generation import Row, write
+    from valuesoup.soup.in_place import composes
 
     soup = open_soup(base, vectors, device)
     places = list(range(len(candidates))) if chosen is None else chosen.json("chosen.json")["test"]
@@ -52,39 +55,78 @@ def answer_prompts(
             f"the longest prompt and generation.max_new_tokens together are {longest} tokens, and the base takes "
             f"{limit}; lower generation.max_prompt_tokens or max_new_tokens."
         )
-    queue = [(place, number) for number in range(len(asked)) for place in places]
-    with work.task(len(queue), "answers") as task:
-        for start in range(0, len(queue), SHARD_ROWS):
-            shard = work.out / f"shard-{start // SHARD_ROWS:05d}.parquet"
-            todo = queue[start : start + SHARD_ROWS]
-            if shard.is_file():
-                task.advance(len(todo))
-                continue
-            rows = [
-                Row(tokens[number], tuple(candidates[place]), int(fingerprint([seed, asked[number]["id"]]), 16))
-                for place, number in todo
-            ]
-            found = generate(
-                soup,
-                rows,
-                max_new_tokens=generation.max_new_tokens,
-                temperature=generation.temperature,
-                batch_rows=batch_rows,
-                on_done=task.advance,
-            )
-            assert soup.tokenizer is not None
-            table = pa.table(
-                {
-                    "candidate": pa.array([place for place, _ in todo], pa.int32()),
-                    "prompt": pa.array([number for _, number in todo], pa.int32()),
-                    "text": [soup.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in found],
-                    "tokens": pa.array([list(answer.tokens) for answer in found], pa.list_(pa.int32())),
-                    "finished": [answer.finished for answer in found],
-                }
-            )
-            temporary = work.out / ".shard.tmp"
-            pq.write_table(table, temporary, compression="zstd")
-            temporary.replace(shard)
+    seeds = [int(fingerprint([seed, prompt["id"]]), 16) for prompt in asked]
+    by_length = sorted(range(len(asked)), key=lambda number: -len(tokens[number]))
+    compose = composes(soup, len(asked))  # decided for the whole job, whatever of it is done already
+    if compose:
+        queue = [(place, number) for place in places for number in by_length]
+    else:
+        queue = [(place, number) for number in by_length for place in places]
+    shards = _Shards(work.out, queue, soup)
+    with work.task(shards.count, "answers") as task:
+        todo = shards.missing()
+        task.advance(shards.count - len(todo))
+        written = write(
+            soup,
+            [
+                Row(tokens[number], tuple(candidates[place]), seeds[number])
+                for place, number in map(shards.queue.__getitem__, todo)
+            ],
+            max_new_tokens=generation.max_new_tokens,
+            temperature=generation.temperature,
+            batch_rows=batch_rows,
+            compose=compose,
+            on_shrink=lambda text: work.progress.say(f"    {text}"),
+        )
+        for place, answer in written:
+            shards.put(todo[place], answer)
+            task.advance()
+
+
+class _Shards:
+    """Answers on their way into files of ``SHARD_ROWS`` each; a file is written once it is whole."""
+
+    def __init__(self, folder: Path, queue: Sequence[tuple[int, int]], soup: "Soup") -> None:
+        """Take the (candidate, prompt) pairs that shall be answered, in the order of the files."""
+        self.folder = folder
+        self.queue = queue
+        self.count = len(queue)
+        self.soup = soup
+        self._parts: dict[int, dict[int, Answer]] = {}
+
+    def missing(self) -> list[int]:
+        """Return the places in the queue whose shard is not there yet."""
+        whole = {shard for shard in range(-(-self.count // SHARD_ROWS)) if self._file(shard).is_file()}
+        return [place for place in range(self.count) if place // SHARD_ROWS not in whole]
+
+    def put(self, place: int, answer: "Answer") -> None:
+        """Keep the answer to a place of the queue."""
+        shard = place // SHARD_ROWS
+        part = self._parts.setdefault(shard, {})
+        part[place] = answer
+        if len(part) == min(SHARD_ROWS, self.count - shard * SHARD_ROWS):
+            self._save(shard, [part[place] for place in sorted(part)])
+            del self._parts[shard]
+
+    def _save(self, shard: int, answers: Sequence["Answer"]) -> None:
+        tokenizer = self.soup.tokenizer
+        assert tokenizer is not None
+        asked = self.queue[shard * SHARD_ROWS :][: len(answers)]
+        table = pa.table(
+            {
+                "candidate": pa.array([place for place, _ in asked], pa.int32()),
+                "prompt": pa.array([number for _, number in asked], pa.int32()),
+                "text": [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers],
+                "tokens": pa.array([list(answer.tokens) for answer in answers], pa.list_(pa.int32())),
+                "finished": [answer.finished for answer in answers],
+            }
+        )
+        temporary = self.folder / ".shard.tmp"
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(self._file(shard))
+
+    def _file(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}.parquet"
 
 
 def open_soup(base: Artifact | BaseRef, vectors: Mapping[str, Artifact], device: str) -> "Soup":

@@ -1,0 +1,277 @@
+"""Keys and values of the rows now being written, in slots that newcomers take over.
+
+All rows write their next token into one common column, and a newcomer's prompt is placed so that it ends there too:
+a step then writes one column and reads one range of columns, without copying what is already there.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from valuesoup.soup.in_place import Composed
+    from valuesoup.soup.soup import Soup
+
+SPARE_COLUMNS = 64
+"""Steps between two moves of the cache: a move copies it whole, and columns beyond the longest row lie idle."""
+MASKS = ("sdpa", "eager")
+"""Implementations of attention that take a mask of numbers, one for each row and column."""
+
+
+class _Window:
+    """Which columns and rows the layers of one cache read and write in the forward pass now running."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.first = 0
+        self.end = 0
+        self.width = 0
+        self.newcomers: Tensor | None = None
+
+
+class _Layer(CacheLayerMixin):
+    """Keys and values of one layer, (rows, heads, width, features) each."""
+
+    is_sliding = False
+
+    def __init__(self, window: _Window) -> None:
+        super().__init__()
+        self.window = window
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate zeros: what a row has not written is masked, but must be a number."""
+        self.keys, self.values = (
+            new.new_zeros(self.window.rows, new.shape[1], self.window.width, new.shape[3])
+            for new in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values into their columns and return all that the new tokens may see."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        window = self.window
+        columns = slice(window.end - key_states.shape[2], window.end)
+        if window.newcomers is not None:
+            self.keys[window.newcomers, :, columns] = key_states
+            self.values[window.newcomers, :, columns] = value_states
+            return key_states, value_states
+        self.keys[:, :, columns] = key_states
+        self.values[:, :, columns] = value_states
+        return self.keys[:, :, window.first : window.end], self.values[:, :, window.first : window.end]
+
+    def move(self, kept: Tensor | None, columns: slice, start: int) -> None:
+        """Take over the kept rows' columns into a new allocation, from column ``start`` on."""
+        if not self.is_initialized:
+            return
+        assert self.keys is not None and self.values is not None
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)[:, :, columns]
+            new = old.new_zeros(self.window.rows, old.shape[1], self.window.width, old.shape[3])
+            new[:, :, start : start + old.shape[2]] = old if kept is None else old[kept]
+            setattr(self, name, new)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of columns that are read and the first of them."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return the columns that are read, the new ones not counted."""
+        return 0 if self.window.newcomers is not None else self.window.end - self.window.first - 1
+
+    def get_max_length(self) -> int:
+        """Return -1: there is no limit."""
+        return -1
+
+
+class SlotCache:
+    """A forward pass over rows that start and end at different times."""
+
+    refills = True
+
+    def __init__(self, soup: "Soup | Composed") -> None:
+        """Prepare for the soup's base, without slots; see :func:`keeps_slots`."""
+        self._soup = soup
+        self.open(0)
+
+    def open(self, rows: int) -> None:
+        """Start anew with this many empty slots."""
+        self._window = _Window(rows)
+        layers = DynamicCache(config=self._soup.model.config).layers
+        self._cache = Cache(layers=[_Layer(self._window) for _ in layers])
+        self._starts = [0] * rows
+        self._mask = torch.empty(0)
+
+    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
+        """Read the prompts of rows into slots.
+
+        Args:
+            slots: A free one for each prompt.
+            prompts: Token ids.
+            weights: (prompts, vectors).
+
+        Returns:
+            The logits of each row's next token, (prompts, vocabulary).
+        """
+        window, device = self._window, weights.device
+        longest = max(map(len, prompts))
+        if window.end < longest:
+            self._move(None, longest - (window.end - window.first))
+        for slot, prompt in zip(slots, prompts, strict=True):
+            self._starts[slot] = window.end - len(prompt)
+        places = torch.tensor(slots, device=device)
+        self._mask[places] = self._row_masks(slots)
+        ids, real = _left_padded(prompts, device)
+        # Padding sees padding: a row of the mask that is closed throughout would give NaN.
+        closed = torch.ones(longest, longest, dtype=torch.bool, device=device).triu(1) | (
+            real[:, :, None] & ~real[:, None, :]
+        )
+        dtype = self._mask.dtype
+        window.newcomers = places
+        try:
+            return self._forward(
+                weights,
+                ids,
+                (real.long().cumsum(1) - 1).clamp(min=0),
+                torch.zeros(closed.shape, dtype=dtype, device=device).masked_fill_(closed, torch.finfo(dtype).min)[
+                    :, None
+                ],
+            )
+        finally:
+            window.newcomers = None
+
+    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+        """Read one token of each row.
+
+        Args:
+            live: The slots whose rows are still being written.
+            tokens: (slots,) the last one of each row.
+            positions: (slots,) its place in its row.
+            weights: (slots, vectors).
+
+        Returns:
+            The logits of each row's next token, (slots, vocabulary); of free slots, anything.
+        """
+        window = self._window
+        window.first = min(self._starts[slot] for slot in live)
+        if window.end == window.width:
+            self._move(None, 0)
+        window.end += 1
+        mask = self._mask[:, :, :, window.first : window.end].contiguous()  # some kernels load it in aligned pieces
+        return self._forward(weights, tokens[:, None], positions[:, None], mask)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drop all other slots; those kept are numbered anew."""
+        self._window.rows = len(slots)
+        self._starts = [self._starts[slot] for slot in slots]
+        self._window.first = min(self._starts)
+        self._move(torch.tensor(slots, device=self._mask.device), 0)
+
+    def _move(self, kept: Tensor | None, start: int) -> None:
+        """Let the columns that are read begin at ``start`` of a new allocation with columns to spare."""
+        window = self._window
+        columns = slice(window.first, window.end)
+        window.first, window.end = start, start + window.end - window.first
+        window.width = window.end + SPARE_COLUMNS
+        for layer in self._cache.layers:
+            assert isinstance(layer, _Layer)
+            layer.move(kept, columns, start)
+        self._starts = [place + start - columns.start for place in self._starts]
+        self._mask = self._row_masks(range(window.rows))
+
+    def _row_masks(self, slots: Sequence[int]) -> Tensor:
+        """Return what is added to the attention scores of a next token, (slots, 1, 1, width): 0 from a row's start."""
+        embedding = self._soup.model.get_input_embeddings().weight
+        dtype = self._soup.model.dtype
+        starts = torch.tensor([self._starts[slot] for slot in slots], device=embedding.device)
+        before = torch.arange(self._window.width, device=embedding.device) < starts[:, None]
+        mask = torch.zeros(before.shape, dtype=dtype, device=embedding.device)
+        return mask.masked_fill_(before, torch.finfo(dtype).min)[:, None, None]
+
+    def _forward(self, weights: Tensor, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self._soup(
+            weights,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
+
+
+class BatchCache:
+    """The same over transformers' own cache, for bases whose layers keep something else: no newcomers on the way."""
+
+    refills = False
+
+    def __init__(self, soup: "Soup | Composed") -> None:
+        """Prepare an empty cache for the soup's base."""
+        self._soup = soup
+        self._cache: Any = None
+        self._mask = torch.empty(0)
+
+    def open(self, rows: int) -> None:
+        """Start anew; the rows come with the prompts."""
+
+    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
+        """Read the prompts of all rows, as :meth:`SlotCache.admit`."""
+        self._cache = DynamicCache(config=self._soup.model.config)
+        ids, real = _left_padded(prompts, weights.device)
+        self._mask = real.long()
+        return self._forward(weights, ids, (self._mask.cumsum(1) - 1).clamp(min=0))
+
+    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+        """Read one token of each row, as :meth:`SlotCache.step`."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+        return self._forward(weights, tokens[:, None], positions[:, None])
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drop all other rows; those kept are numbered anew."""
+        kept = torch.tensor(slots, device=self._mask.device)
+        self._cache.batch_select_indices(kept)
+        self._mask = self._mask[kept]
+
+    def _forward(self, weights: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        logits: Tensor = self._soup(
+            weights,
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
+
+
+def keeps_slots(config: Any, longest: int) -> bool:
+    """Return whether a base's layers keep nothing but keys and values and see the whole of each row.
+
+    Args:
+        config: Of the base.
+        longest: Tokens of the longest prompt with its answer.
+    """
+    layers = DynamicCache(config=config).layers
+    return (
+        bool(layers)
+        and config._attn_implementation in MASKS
+        and all(
+            type(layer) is DynamicLayer
+            or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= longest)
+            for layer in layers
+        )
+    )
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return ids, torch.arange(width, device=device) >= width - lengths[:, None]

@@ -8,7 +8,6 @@ import pytest
 
 from valuesoup.errors import UserError
 from valuesoup.rewards import ClassifierReward, score
-from valuesoup.rewards.classifier import batches
 from valuesoup.rewards.rendering import Renderer
 
 
@@ -238,10 +237,48 @@ def test_pairs_are_scored_by_path_and_progress_adds_up(classifier, easy):
     assert sum(done) == 10
 
 
-def test_batches_hold_every_text_once_within_the_budget():
-    lengths = [5, 1, 9, 30, 2, 2, 9]
-    cut = list(batches(lengths, 20))
-    assert sorted(np.concatenate(cut).tolist()) == list(range(7))
-    for rows in cut:
-        width = max(lengths[row] for row in rows)
-        assert len(rows) == 1 or width * len(rows) <= 20
+def test_rewards_of_one_model_are_loaded_and_run_once_and_each_takes_its_own_logit(classifier, easy, monkeypatch):
+    from transformers import AutoModelForSequenceClassification
+
+    loads = []
+    original = AutoModelForSequenceClassification.from_pretrained
+
+    def counted(*args, **kwargs):
+        loads.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", counted)
+    pairs, other = easy(12), {"logit": 2, "sign": -1}
+    rewards = {"a": ClassifierReward(classifier), "b": ClassifierReward(classifier, **other)}
+    rewards["c"] = ClassifierReward(classifier, template="{prompt} {response}")
+    table = score(pairs, rewards)
+    assert len(loads) == 2, "another template is another reading"
+    for value, settings in (("a", {}), ("b", other), ("c", {"template": "{prompt} {response}"})):
+        alone = score(pairs, {value: ClassifierReward(classifier, **settings)})
+        np.testing.assert_array_equal(table.scores[:, :, table.value_index(value)], alone.scores[:, :, 0])
+
+
+def test_every_reward_of_one_model_is_checked(classifier, easy):
+    high, low = ClassifierReward(classifier, logit=1).score([[user("w1")]] * 2, ["good w3", "bad w4 w5"])
+    better, worse = ("good w3", "bad w4 w5") if high > low else ("bad w4 w5", "good w3")
+    first = ClassifierReward(classifier)
+    with pytest.raises(UserError, match=r"fails its self-check.*logit \(1\)"):
+        wrong = ClassifierReward(classifier, logit=1, sign=-1, self_check=(("w1", better, worse),))
+        score(easy(2), {"a": first, "b": wrong})
+    with pytest.raises(UserError, match="has 3 logit"):
+        score(easy(2), {"a": first, "b": ClassifierReward(classifier, logit=3)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_checkpoint_is_computed_in_the_precision_that_it_was_saved_in(tmp_path, classifier, texts, dtype):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tmp_path / "saved"
+    shutil.copytree(classifier, folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
+    reward, exact = ClassifierReward(folder), ClassifierReward(classifier).score(*texts)
+    got = reward.score(*texts)
+    assert reward._loaded.model.dtype == getattr(torch, dtype)
+    np.testing.assert_allclose(got, exact, atol={"float32": 1e-6, "bfloat16": 0.2}[dtype] * exact.std())

@@ -24,9 +24,9 @@ class HeldOutPrompt(TypedDict):
 
 
 @stage("pairs")
-def read_pairs(work: Work, *, sources: Sequence[DataRef], value: str, seed: int) -> None:
-    """Read, convert and check the preference pairs of one value."""
-    loaded = [_load(source, seed) for source in sources]
+def read_pairs(work: Work, *, sources: Sequence[DataRef], value: str, seed: int | None) -> None:
+    """Read, convert and check the preference pairs of one value; ``seed`` is what `seed_of_pairs` gives."""
+    loaded = [_load(source, seed or 0) for source in sources]
     pairs = loaded[0] if len(loaded) == 1 else Pairs.concat(loaded)
     if not len(pairs):
         raise UserError(f"value '{value}' has no usable pair; dropped: {dict(pairs.dropped)}.")
@@ -49,6 +49,16 @@ def split(work: Work, *, pairs: Mapping[str, Artifact], test_prompts: int, valid
         summary[value] = {"sizes": sizes, "dropped": dict(part.train.dropped)}
         work.progress.say(f"    {value}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()) + " pairs")
     (work.out / "summary.json").write_text(json.dumps(summary, indent=1))
+
+
+def seed_of_pairs(sources: Sequence[DataRef], seed: int) -> int | None:
+    """Return the run's seed where a source makes its pairs by it, else None: then all seeds read the same pairs."""
+    taken = any(
+        "seed" in (_arguments({}, one.config.function, seed) or {})
+        for one in sources
+        if "seed" not in one.config.arguments
+    )
+    return seed if taken else None
 
 
 def load_part(split: Artifact, value: str, part: str) -> Pairs:

@@ -52,6 +52,13 @@ class RewardRef(Identified):
         """Know a reward by its fingerprint, which holds all that its scores depend on."""
         return self.fingerprint
 
+    def reads_as(self, other: "RewardRef") -> bool:
+        """Return whether both are outputs of one model, which then is loaded and run once for both."""
+        return self.config.model is not None and self._model() == other._model()
+
+    def _model(self) -> dict[str, Any]:
+        return {name: part for name, part in self.fingerprint.items() if name not in ("logit", "sign")}
+
 
 def base_ref(config: BaseConfig) -> BaseRef:
     """Identify a base by its files or its hub id."""

@@ -9,27 +9,30 @@ from valuesoup.errors import UserError
 from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.inputs import RewardRef, open_reward
-from valuesoup.pipeline.values import say_truncated
+from valuesoup.pipeline.values import say_notes
 from valuesoup.rewards import CallableReward, RewardTable
+from valuesoup.rewards.sources import score_all
 from valuesoup.store import Artifact, Work, stage
 
 
-@stage("rated", ignore=("device",))
+@stage("rated", version=2, ignore=("device",))
 def rate_answers(
     work: Work,
     *,
     answers: Artifact,
     prompts: Artifact,
-    value: str,
-    reward: Artifact | RewardRef | str,
+    rewards: Mapping[str, Artifact | RewardRef | str],
     source: str | None,
     device: str,
 ) -> None:
-    """Score every answer under one value; each distinct answer to a prompt once.
+    """Score every answer under the values that one model rates; each distinct answer to a prompt once.
 
-    ``reward`` is a reward, or the name ``module:function`` of one, whose source has the hash ``source``.
+    ``rewards`` holds by value a reward, or the name ``module:function`` of one, whose source has the hash ``source``.
     """
-    scorer = CallableReward(reward) if isinstance(reward, str) else open_reward(reward, device)
+    scorers = [
+        CallableReward(reward) if isinstance(reward, str) else open_reward(reward, device)
+        for reward in rewards.values()
+    ]
     asked, table = load_prompts(prompts), load_answers(answers)
     distinct: dict[tuple[int, str], int] = {}
     position = [
@@ -37,24 +40,27 @@ def rate_answers(
         for number, text in zip(table["prompt"].to_pylist(), table["text"].to_pylist(), strict=True)
     ]
     with work.task(len(distinct), "answers") as task:
-        found = scorer.score(
-            [asked[number]["messages"] for number, _ in distinct], [text for _, text in distinct], task.advance
+        found = score_all(
+            scorers,
+            [asked[number]["messages"] for number, _ in distinct],
+            [text for _, text in distinct],
+            task.advance,
         )
     candidates = sorted(set(table["candidate"].to_pylist()))
-    say_truncated(work, scorer)
-    scores = np.full((len(asked), len(candidates), 1), np.nan)
+    say_notes(work, scorers)
+    scores = np.full((len(asked), len(candidates), len(rewards)), np.nan)
     column = {candidate: place for place, candidate in enumerate(candidates)}
     where = [column[candidate] for candidate in table["candidate"].to_pylist()]
-    scores[table["prompt"].to_numpy(), where, 0] = found[position]
+    scores[table["prompt"].to_numpy(), where] = np.stack(found, axis=1)[position]
     names = tuple(map(str, candidates))
-    RewardTable([prompt["id"] for prompt in asked], names, (value,), scores).save(work.out / "scores.parquet")
+    RewardTable([prompt["id"] for prompt in asked], names, tuple(rewards), scores).save(work.out / "scores.parquet")
 
 
 def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: bool) -> dict[int, Any]:
     """Return (prompts, n) scores of each candidate.
 
     Args:
-        scores: A score table per value.
+        scores: A score table per value, which may be of other values too.
         prompts: The prompts that were answered.
         own: Take value i on the prompts of D_i only: row p then holds, per value, the score on the p-th prompt of
             its own data set; where data sets differ in size the longer ones are cut to the shortest.
@@ -74,6 +80,9 @@ def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: boo
         )
     first = next(iter(tables.values()))
     return {
-        int(side): np.stack([table.scores[rows[value][:size], place, 0] for value, table in tables.items()], axis=1)
+        int(side): np.stack(
+            [table.scores[rows[value][:size], place, table.value_index(value)] for value, table in tables.items()],
+            axis=1,
+        )
         for place, side in enumerate(first.sides)
     }

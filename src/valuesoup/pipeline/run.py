@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
 STUDY = "study.json"
 """In the folder of a study, which holds a run folder for each seed."""
-SHARED_STAGES = frozenset({"reference"})
-"""Kept in the user's cache as well, because other runs on the same base and pairs need the same numbers."""
+SHARED_STAGES = frozenset({"reference", "scores", "rated"})
+"""Kept in the user's cache as well, because other runs on the same base, pairs and rewards need the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
 
 
 def open_store(folder: Path) -> Store:
-    """Return the store of a run folder; reference log-probabilities are shared between runs."""
+    """Return the store of a run folder; reference log-probabilities and scores are shared between runs."""
     return Store(folder / "artifacts", cache_folder(), SHARED_STAGES)
 
 

@@ -1,10 +1,12 @@
 """Stages of the values: reward models, scores of the pairs, reward gaps, and the consistency filter."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from valuesoup.consistency import (
     LADDER,
@@ -18,7 +20,7 @@ from valuesoup.consistency import (
     value_consistency,
 )
 from valuesoup.data import Pairs
-from valuesoup.errors import UserError
+from valuesoup.errors import RunError, UserError
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, open_reward
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
@@ -61,21 +63,44 @@ def train_reward(
     )
 
 
-@stage("scores", ignore=("device",))
+@stage("scores", version=2, ignore=("dataset", "device"))
 def score_pairs(
-    work: Work, *, split: Artifact, dataset: str, value: str, reward: Artifact | RewardRef | str, device: str
+    work: Work, *, pairs: Artifact, dataset: str, rewards: Mapping[str, Artifact | RewardRef], device: str
 ) -> None:
-    """Score both responses of every training and validation pair of one data set under one value.
+    """Score both responses of every pair of an artifact, of whatever part, under the values that one model rates.
 
-    ``reward`` is a reward, or the name of a column of the data.
+    Those are the pairs as read, so that every seed, method and threshold finds the same scores; see `part_scores`.
+    ``dataset`` names them in messages.
     """
-    source = ColumnReward(reward) if isinstance(reward, str) else open_reward(reward, device)
+    listed = Pairs.concat([Pairs.load(path) for path in sorted(pairs.path.rglob("*.parquet"))])
+    sources = {value: open_reward(reward, device) for value, reward in rewards.items()}
+    score(listed, sources, dataset, work.progress).save(work.out / "scores.parquet")
+    say_notes(work, sources.values())
+
+
+@stage("part-scores")
+def part_scores(
+    work: Work, *, split: Artifact, dataset: str, value: str, scores: Artifact | None, column: str | None
+) -> None:
+    """Write the scores of one data set's training and validation pairs under one value, in the order of the parts.
+
+    They come from `score_pairs`, by the pairs' ids, or from a column of the data.
+    """
     for part in SCORED_PARTS:
         pairs = load_part(split, dataset, part)
-        if len(pairs):
-            table = score(pairs, {value: source}, dataset, work.progress)
-            table.save(work.out / f"{part}.parquet")
-    say_truncated(work, source)
+        if not len(pairs):
+            continue
+        if scores is None:
+            assert column is not None
+            table = score(pairs, {value: ColumnReward(column)}, dataset)
+        else:
+            known = RewardTable.load(scores.path / "scores.parquet")
+            rows = pc.index_in(pairs.table["id"], value_set=pa.array(known.items))
+            if rows.null_count:
+                raise RunError(f"{scores.path.name} lacks scores of some pairs; remove it and run again.")
+            found = known.scores[rows.to_numpy()][:, :, [known.value_index(value)]]
+            table = RewardTable(pairs.ids, known.sides, (value,), found, dataset)
+        table.save(work.out / f"{part}.parquet")
 
 
 @stage("gaps")
@@ -153,11 +178,14 @@ def filter_pairs(
     work.progress.say(f"    {dataset}: {summary['kept']} of {summary['pairs']} pairs kept at τ = {tau:.3g}{flipped}")
 
 
-def say_truncated(work: Work, source: object) -> None:
-    """Say how many prompts a classifier had to cut; no truncation is silent."""
-    if isinstance(source, ClassifierReward) and source.truncated:
-        work.progress.say(f"    {source.truncated} prompts were cut from the left to fit the reward model")
-        work.log("truncated", prompts=source.truncated)
+def say_notes(work: Work, sources: Iterable[object]) -> None:
+    """Say how many prompts a classifier had to cut, and whether memory ran out; no truncation is silent."""
+    for source in sources:
+        if isinstance(source, ClassifierReward) and source.truncated:
+            work.progress.say(f"    {source.truncated} prompts were cut from the left to fit the reward model")
+            work.log("truncated", prompts=source.truncated)
+    if any(isinstance(source, ClassifierReward) and source.batches_halved for source in sources):
+        work.progress.say("    memory ran out, so the reward model read smaller batches; its scores are the same")
 
 
 def joined(scores: Mapping[str, Artifact], part: str) -> RewardTable:

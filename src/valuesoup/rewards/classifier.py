@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuesoup.data.pairs import Messages
-from valuesoup.errors import UserError
+from valuesoup.errors import RunError, UserError
+from valuesoup.rewards.batching import CPU_TOKENS, GPU_TOKENS, Budget, padded_logits
 from valuesoup.rewards.rendering import Renderer, check_template
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from valuesoup.rewards.last_token import LastToken
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ _WEIGHTS_AND_TOKENS = (".json", ".safetensors", ".bin", ".jinja", ".model", ".tx
 class ClassifierReward:
     """A reward model from a hub id or a local folder; loaded at the first score, kept until `close`.
 
-    Batches are cut from the texts sorted by length, and padding does not change a score. A response is never cut.
+    Each distinct text is computed once, in batches of similar length; where the model is a decoder, what the texts of
+    a prompt have in common is computed once too. None of that changes a score. A response is never cut.
 
     Attributes:
         model: Hub id or folder of a sequence classifier.
@@ -40,7 +44,8 @@ class ClassifierReward:
         max_length: Most tokens of prompt and response together; None takes the model's own limit.
         truncate_prompt: Cut too long prompts from the left instead of refusing them; cuts are counted in
             ``truncated`` and logged.
-        tokens_per_batch: Most tokens of one batch, padding included.
+        tokens_per_batch: Most tokens of one batch, padding included; None takes what was measured to be fast on the
+            device. Halved, with a warning, whenever memory does not suffice.
         dtype: A torch dtype by name, or ``auto`` for the checkpoint's own.
         device: Where to run; None takes the GPU where there is one.
         revision: Hub revision; pin it, since scores are cached under it.
@@ -58,7 +63,7 @@ class ClassifierReward:
     template: str | None = None
     max_length: int | None = None
     truncate_prompt: bool = False
-    tokens_per_batch: int = 16_384
+    tokens_per_batch: int | None = None
     dtype: str = "auto"
     device: str | None = None
     revision: str | None = None
@@ -112,34 +117,50 @@ class ClassifierReward:
             UserError: The model does not load as a classifier with trained weights, lacks the logit or a padding
                 token, fails its self-check, or a text is too long.
         """
-        loaded = self._load()
-        return self._score(loaded, prompts, answers, advance)
+        return score_together([self], prompts, answers, advance)[0]
 
     def close(self) -> None:
         """Free the model's memory; the next score loads it again."""
         self._loaded = None
 
-    def _score(
+    @property
+    def batches_halved(self) -> bool:
+        """Whether memory ran out, so that batches became smaller."""
+        return self._loaded is not None and self._loaded.budget.halved
+
+    def reads_as(self, other: "ClassifierReward") -> bool:
+        """Return whether another reward is an output of the same model on the same texts."""
+        own = {"logit", "sign", "self_check", "truncated", "_loaded"}
+        return all(getattr(self, one.name) == getattr(other, one.name) for one in fields(self) if one.name not in own)
+
+    def _of(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.sign * logits[:, self.logit]
+
+    def _logits(
         self,
         loaded: "_Loaded",
         prompts: Sequence[Messages],
         answers: Sequence[str],
         advance: Callable[[int], None] | None = None,
     ) -> NDArray[np.float64]:
+        """Return all outputs of the model for each text, (N, logits)."""
         import torch
 
         sequences = self._fitted(loaded, prompts, answers)
-        scores = np.empty(len(sequences), dtype=np.float64)
-        device = loaded.model.device
-        with torch.inference_mode():
-            for rows in batches([len(ids) for ids in sequences], self.tokens_per_batch):
-                ids, mask = _padded([sequences[row] for row in rows], loaded.pad)
-                inputs = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-                logits = loaded.model(input_ids=inputs[0], attention_mask=inputs[1]).logits
-                scores[rows] = self.sign * logits[:, self.logit].double().cpu().numpy()
-                if advance is not None:
-                    advance(len(rows))
-        return scores
+        if not sequences:
+            return np.empty((0, loaded.model.config.num_labels))
+        longest = max(map(len, sequences))
+        advance = advance or (lambda _: None)
+        try:
+            if loaded.last_token is not None and loaded.last_token.takes(longest):
+                whose = [tuple((turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
+                return loaded.last_token.logits(sequences, whose, loaded.budget, advance)
+            return padded_logits(loaded.model, loaded.pad, sequences, loaded.budget, advance)
+        except torch.OutOfMemoryError:
+            raise RunError(
+                f"Reward model '{self.model}' does not fit into memory with a text of {longest} tokens; use another "
+                "device or a smaller model."
+            ) from None
 
     def _fitted(
         self, loaded: "_Loaded", prompts: Sequence[Messages], answers: Sequence[str]
@@ -173,22 +194,54 @@ class ClassifierReward:
         logger.warning("%s: %d of %d prompts were cut to fit %d tokens", self.model, len(long), len(sequences), limit)
         return sequences
 
-    def _load(self) -> "_Loaded":
+    def _load(self, like: "_Loaded | None" = None) -> "_Loaded":
+        """Return the model, checked for this reward; ``like`` is one that another reward has loaded."""
         if self._loaded is not None:
             return self._loaded
-        with quiet():
-            loaded = _Loaded.load(self)
+        if like is None:
+            with quiet():
+                like = _Loaded.load(self)
+        outputs = like.model.config.num_labels
+        if self.logit >= outputs:
+            raise UserError(
+                f"Reward model '{self.model}' has {outputs} logit(s), so there is no logit {self.logit}; the last one "
+                f"is {outputs - 1}."
+            )
         for prompt, better, worse in self.self_check:
             turn: Messages = [{"role": "user", "content": prompt}]
-            high, low = self._score(loaded, [turn, turn], [better, worse])
+            high, low = self._of(self._logits(like, [turn, turn], [better, worse]))
             if not high > low:
                 raise UserError(
                     f"Reward model '{self.model}' fails its self-check: it scores {better!r} at {high:.4g}, not above "
                     f"{worse!r} at {low:.4g}; check its sign ({self.sign}), logit ({self.logit}) and template "
-                    f"('{loaded.renderer.template}')."
+                    f"('{like.renderer.template}')."
                 )
-        self._loaded = loaded
-        return loaded
+        self._loaded = like
+        return like
+
+
+def score_together(
+    rewards: Sequence[ClassifierReward],
+    prompts: Sequence[Messages],
+    answers: Sequence[str],
+    advance: Callable[[int], None] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Return the scores of each answer under several outputs of one model, (N,) for each, by one pass.
+
+    Args:
+        rewards: Of which each `ClassifierReward.reads_as` the first.
+        prompts: (N,) conversations that end in a user turn.
+        answers: (N,) responses.
+        advance: Called with the number of answers scored since the last call.
+
+    Raises:
+        UserError: As `ClassifierReward.score`.
+    """
+    loaded = rewards[0]._load()
+    for reward in rewards[1:]:
+        reward._load(loaded)
+    logits = rewards[0]._logits(loaded, prompts, answers, advance)
+    return [reward._of(logits) for reward in rewards]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,11 +253,15 @@ class _Loaded:
     pad: int
     limit: int
     first: int | None
+    budget: Budget
+    last_token: "LastToken | None"
 
     @classmethod
     def load(cls, reward: ClassifierReward) -> "_Loaded":
         import torch
         from transformers import AutoModelForSequenceClassification
+
+        from valuesoup.rewards.last_token import LastToken
 
         path = Path(reward.model)
         if path.is_absolute() and not path.exists():
@@ -223,19 +280,18 @@ class _Loaded:
                 f"{', '.join(sorted(report['missing_keys'])[:3])}; a plain language model must be trained as a reward "
                 "model first."
             )
-        if reward.logit >= model.config.num_labels:
-            raise UserError(
-                f"Reward model '{reward.model}' has {model.config.num_labels} logit(s), so there is no logit "
-                f"{reward.logit}; the last one is {model.config.num_labels - 1}."
-            )
         device = reward.device or ("cuda" if torch.cuda.is_available() else "cpu")
         limit = length_limit(model.config, tokenizer)
+        renderer, pad = Renderer(tokenizer, reward.template), pad_token(model.config, tokenizer)
+        model = model.to(device).eval()
         return cls(
-            model.to(device).eval(),
-            Renderer(tokenizer, reward.template),
-            pad_token(model.config, tokenizer),
+            model,
+            renderer,
+            pad,
             min(limit, reward.max_length or limit),
             tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id,
+            Budget(reward.tokens_per_batch or (CPU_TOKENS if device == "cpu" else GPU_TOKENS), name),
+            LastToken.of(model, pad),
         )
 
 
@@ -306,28 +362,6 @@ def length_limit(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase
     positions = getattr(config.get_text_config(), "max_position_embeddings", None) or math.inf
     # Without a limit the tokenizer says 10^30.
     return int(min(positions, tokenizer.model_max_length, 10**9))
-
-
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Yield positions in batches of similar length, longest first, each at most ``tokens`` tokens when padded.
-
-    A text longer than ``tokens`` is a batch of its own. Longest first, so that memory runs out at once or never.
-    """
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, tokens // max(lengths[order[start]], 1))
-        yield order[start : start + size]
-        start += size
-
-
-def _padded(sequences: Sequence[NDArray[np.int32]], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return ids and attention mask, both (rows, width), padded on the right."""
-    lengths = np.array([len(ids) for ids in sequences])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    padded = np.full(mask.shape, pad, dtype=np.int64)
-    padded[mask] = np.concatenate(sequences)
-    return padded, mask.astype(np.int64)
 
 
 def _digest(folder: Path) -> str:

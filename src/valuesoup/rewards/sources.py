@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from valuesoup.data.pairs import Message, Messages, Pairs
 from valuesoup.data.sources import FUNCTION_NAME, load_function, source_hash
 from valuesoup.errors import UserError
-from valuesoup.rewards.classifier import ClassifierReward
+from valuesoup.rewards.classifier import ClassifierReward, score_together
 from valuesoup.rewards.table import PAIR_SIDES, RewardTable
 from valuesoup.store.progress import Progress
 
@@ -183,21 +183,58 @@ def score(
         raise UserError(f"Scoring{where} needs at least one pair and one value, not {len(pairs)} and {len(rewards)}.")
     sources = {value: as_source(reward) for value, reward in rewards.items()}
     scores = np.empty((len(pairs), len(PAIR_SIDES), len(sources)))
-    responses = _Responses.of(pairs) if any(isinstance(s, RewardSource) for s in sources.values()) else None
-    for index, (value, source) in enumerate(sources.items()):
+    places = {value: place for place, value in enumerate(sources)}
+    scorers: dict[str, RewardSource] = {}
+    for value, source in sources.items():
         if isinstance(source, ColumnReward):
-            scores[:, :, index] = pairs.scores(source.column)
-            continue
+            scores[:, :, places[value]] = pairs.scores(source.column)
+        else:
+            scorers[value] = source
+    responses = _Responses.of(pairs) if scorers else None
+    for group in _by_model(scorers):
         assert responses is not None
-        label = f"scoring {dataset} by {value}" if dataset else f"scoring by {value}"
+        by = " and ".join(group)
+        label = f"scoring {dataset} by {by}" if dataset else f"scoring by {by}"
         with (progress or Progress()).task(label, len(responses.answers), "responses") as task:
             try:
-                distinct = source.score(responses.prompts, responses.answers, task.advance)
+                found = score_all([scorers[v] for v in group], responses.prompts, responses.answers, task.advance)
             except NotFiniteError as fault:
                 row = int(np.flatnonzero((responses.position == fault.place).any(axis=1))[0])
-                raise UserError(f"Pair {pairs.ids[row]}{where}, value '{value}': {fault}") from None
-        scores[:, :, index] = distinct[responses.position]
+                raise UserError(f"Pair {pairs.ids[row]}{where}, value '{group[0]}': {fault}") from None
+        for value, distinct in zip(group, found, strict=True):
+            scores[:, :, places[value]] = distinct[responses.position]
     return RewardTable(pairs.ids, PAIR_SIDES, tuple(sources), scores, dataset)
+
+
+def score_all(
+    sources: Sequence[RewardSource],
+    prompts: Sequence[Messages],
+    answers: Sequence[str],
+    advance: Callable[[int], None] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Return the (N,) scores of N answers by each of the sources, which are one, or outputs of one classifier.
+
+    Raises:
+        UserError: As the sources' own ``score``.
+    """
+    classifiers = [source for source in sources if isinstance(source, ClassifierReward)]
+    if classifiers:
+        return score_together(classifiers, prompts, answers, advance)
+    return [source.score(prompts, answers, advance) for source in sources]
+
+
+def _by_model(sources: Mapping[str, RewardSource]) -> list[list[str]]:
+    """Return the values in groups whose rewards are outputs of one model, which then is loaded and run once."""
+    groups: list[list[str]] = []
+    for value, source in sources.items():
+        for group in groups:
+            first = sources[group[0]]
+            if isinstance(source, ClassifierReward) and isinstance(first, ClassifierReward) and source.reads_as(first):
+                group.append(value)
+                break
+        else:
+            groups.append([value])
+    return groups
 
 
 @dataclass(frozen=True)

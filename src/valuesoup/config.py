@@ -23,6 +23,7 @@ from valuesoup.methods import COMPARED, Expanded, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.methods.compositions import CompositionChoice
 from valuesoup.rewards.training import RewardTraining
+from valuesoup.search.settings import Racing
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 _Located = TypeVar("_Located", bound=BaseModel)
@@ -179,6 +180,17 @@ class EvaluationConfig(Section):
     """Candidates of lower fluency on validation are marked and leave the frontier."""
     samples: NonNegativeInt = 8
     """Test prompts whose answers the report shows side by side."""
+    racing: Racing = None
+    """Ask no more validation prompts than it takes to know the frontier: true, or settings of the race."""
+
+    @model_validator(mode="after")
+    def _prompts_to_race(self) -> "EvaluationConfig":
+        if self.racing is not None and self.validation_prompts < 2 * self.racing.first:
+            raise ValueError(
+                f"racing starts with {self.racing.first} prompts and needs at least twice as many, but there are "
+                f"{self.validation_prompts} validation_prompts; raise them, lower racing.first, or leave racing out"
+            )
+        return self
 
 
 class MethodConfig(Section):

@@ -17,6 +17,7 @@ from pydantic import (
 from valuesoup.consistency import Statistics, Threshold, threshold
 from valuesoup.errors import UserError
 from valuesoup.expansion.fusion import Rewriter
+from valuesoup.search import start_size
 
 Tau: TypeAlias = Threshold | Literal["auto"]
 
@@ -225,7 +226,22 @@ class Single(Choice):
     kind: Literal["single"] = "single"
 
 
-class Simplex(Choice):
+class Grid(Choice):
+    """Base of the weight spaces of which a part may be enough."""
+
+    evaluations: PositiveInt | None = None
+    """Measure at most this many of the points, found by an adaptive search; by default all."""
+
+    def check(self, values: Sequence[str]) -> None:
+        """A search must be able to start."""
+        if self.evaluations is not None and self.evaluations < start_size(len(values)):
+            raise ValueError(
+                f"evaluations is {self.evaluations}, and a search over {len(values)} values starts with "
+                f"{start_size(len(values))} points; raise it, or leave it out to measure the whole grid"
+            )
+
+
+class Simplex(Grid):
     """Every λ on the simplex in steps of 1/steps, the vectors alone included."""
 
     kind: Literal["simplex"] = "simplex"
@@ -235,7 +251,7 @@ class Simplex(Choice):
     """Sums of the weights; a sum above 1 extrapolates (beyond the papers)."""
 
 
-class Cube(Choice):
+class Cube(Grid):
     """Every λ of a grid over a cube; the sum may pass 1."""
 
     kind: Literal["cube"] = "cube"
@@ -243,7 +259,7 @@ class Cube(Choice):
     """The weights that each value may take."""
 
 
-class Sobol(Choice):
+class Sobol(Grid):
     """Sobol points in a cube: as even as the grid, with as many points as wanted for any number of values."""
 
     kind: Literal["sobol"] = "sobol"

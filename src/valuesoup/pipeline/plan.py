@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from valuesoup.config import RunConfig
 from valuesoup.methods import Single
+from valuesoup.methods.choices import Grid
 from valuesoup.pipeline import candidates as evaluating
-from valuesoup.pipeline import data, training
-from valuesoup.pipeline.inputs import BaseRef
+from valuesoup.pipeline import data, searching, training
+from valuesoup.pipeline.inputs import BaseRef, function_hash
 from valuesoup.pipeline.recipes import Candidate, Recipe, make_recipe
 from valuesoup.pipeline.shared import Shared
 from valuesoup.store import Node
@@ -26,6 +27,7 @@ class Stack:
         methods: Places of each method's candidates.
         offered: Each method's candidates, in the order of its places.
         always: Places that are scored on test even off the frontier: the base, and methods without a dial.
+        limits: The most candidates to measure, of the methods that do not have their whole grid measured.
     """
 
     vectors: Mapping[str, Node]
@@ -33,8 +35,9 @@ class Stack:
     methods: dict[str, list[int]] = field(default_factory=dict)
     offered: dict[str, list[Candidate]] = field(default_factory=dict)
     always: list[int] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
 
-    def add(self, method: str, offered: Sequence[Candidate], *, always: bool) -> None:
+    def add(self, method: str, offered: Sequence[Candidate], *, always: bool, limit: int | None = None) -> None:
         """Take a method's candidates; rows that another method has already are shared with it."""
         known = {row: place for place, row in enumerate(self.candidates)}
         places = [known.setdefault(candidate.row, len(known)) for candidate in offered]
@@ -43,11 +46,23 @@ class Stack:
         self.offered[method] = list(offered)
         if always:
             self.always += places
+        if limit is not None and limit < len(places):
+            self.limits[method] = limit
+
+    def is_searched(self, racing: bool) -> bool:
+        """Return whether there is anything to save: candidates that need not be measured on every prompt."""
+        return bool(self.limits) or (racing and len(set(self.candidates)) > len(set(self.always)))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The evaluation of a stack on one part of the held-out prompts."""
+    """The evaluation of a stack on one part of the held-out prompts.
+
+    Attributes:
+        prompts: What was asked.
+        answers: Of the candidates.
+        scores: Of the answers, by value; none where a search has scored them itself.
+    """
 
     prompts: Node
     answers: Node
@@ -63,6 +78,11 @@ class Evaluated:
     test: Measured
     truth: Mapping[str, Node]
     quality: Node
+
+    @property
+    def searched(self) -> bool:
+        """Whether a search asked the validation prompts."""
+        return self.chosen is self.validation.answers
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,9 @@ def make_plan(config: RunConfig) -> Plan:
     for entry in config.methods:
         recipe = recipes[entry.name]
         stack = _stack_of(stacks, recipe.vectors)
-        stack.add(entry.name, recipe.candidates, always=isinstance(entry.method.weights, Single))
+        weights = entry.method.weights
+        limit = weights.evaluations if isinstance(weights, Grid) else None
+        stack.add(entry.name, recipe.candidates, always=isinstance(weights, Single), limit=limit)
     return Plan(
         config=config,
         base=shared.base,
@@ -143,17 +165,12 @@ class _Evaluation:
 
     def nodes(self) -> Evaluated:
         name = self.name
-        validation = self._measure("validation", None)
-        chosen = evaluating.choose_candidates(
-            f"frontier of {name}",
-            scores=validation.scores,
-            fluency=self._fluency(validation, f"validation fluency of {name}"),
-            bound=self.config.evaluation.fluency_bound if self.config.evaluation.fluency else 0.0,
-            prompts=validation.prompts,
-            own=self.config.evaluation.prompts == "own",
-            groups=self.stack.methods,
-            always=self.stack.always,
-        )
+        if self.stack.is_searched(self.config.evaluation.racing is not None):
+            chosen = self._search()
+            validation = Measured(self._prompts("validation"), chosen, {})
+        else:
+            validation = self._measure("validation", None)
+            chosen = self._frontier(validation)
         test = self._measure("test", chosen)
         truth = {
             value: self.shared.rated_by_function(f"true {value} of {name}", test.answers, test.prompts, value, of.truth)
@@ -173,14 +190,54 @@ class _Evaluation:
         )
         return Evaluated(validation, chosen, test, truth, quality)
 
+    @property
+    def _bound(self) -> float:
+        return self.config.evaluation.fluency_bound if self.config.evaluation.fluency else 0.0
+
+    def _frontier(self, validation: Measured) -> Node:
+        return evaluating.choose_candidates(
+            f"frontier of {self.name}",
+            scores=validation.scores,
+            fluency=self._fluency(validation, f"validation fluency of {self.name}"),
+            bound=self._bound,
+            prompts=validation.prompts,
+            own=self.config.evaluation.prompts == "own",
+            groups=self.stack.methods,
+            always=self.stack.always,
+        )
+
+    def _search(self) -> Node:
+        config, function = self.config, self.config.evaluation.fluency
+        return searching.search_candidates(
+            f"search the frontier of {self.name}",
+            base=self.shared.base,
+            vectors=self.stack.vectors,
+            candidates=self.stack.candidates,
+            prompts=self._prompts("validation"),
+            rewards=self.shared.rewards,
+            fluency=function,
+            source=None if function is None else function_hash(function),
+            bound=self._bound,
+            own=config.evaluation.prompts == "own",
+            groups=self.stack.methods,
+            limits=self.stack.limits,
+            always=self.stack.always,
+            racing=config.evaluation.racing,
+            # The batch size changes the speed alone, so it must not be in the key.
+            generation=config.generation.model_copy(update={"batch_rows": 1}),
+            seed=config.seed,
+            batch_rows=config.generation.batch_rows,
+            device=self.shared.device,
+        )
+
     def _fluency(self, measured: Measured, label: str) -> Node | None:
         function = self.config.evaluation.fluency
         if function is None:
             return None
         return self.shared.rated_by_function(label, measured.answers, measured.prompts, "fluency", function)
 
-    def _measure(self, part: str, chosen: Node | None) -> Measured:
-        prompts = data.held_out_prompts(
+    def _prompts(self, part: str) -> Node:
+        return data.held_out_prompts(
             f"{part} prompts",
             base=self.shared.base,
             split=self.shared.split,
@@ -188,6 +245,9 @@ class _Evaluation:
             part=part,
             max_tokens=self.config.generation.max_prompt_tokens,
         )
+
+    def _measure(self, part: str, chosen: Node | None) -> Measured:
+        prompts = self._prompts(part)
         answers = self.shared.answers(
             f"{self.name} answers the {part} prompts", self.stack.vectors, self.stack.candidates, chosen, prompts
         )

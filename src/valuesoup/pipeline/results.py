@@ -1,8 +1,9 @@
 """From artifacts to ``results.json``: means with intervals, frontiers, hypervolumes, costs, geometry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import combinations
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from valuesoup.evaluation.statistics import (
     mean_intervals,
     resamples,
 )
-from valuesoup.pipeline.plan import BASE, Measured, Plan, Stack
+from valuesoup.pipeline.plan import BASE, Evaluated, Measured, Plan, Stack
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.recipes import Candidate, Recipe
+from valuesoup.pipeline.searching import search_scores
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, topological
 
@@ -28,7 +30,7 @@ EXPANSION_STEPS = frozenset({"mining", "answers", "rated", "mined", "fusion", "e
 """Stages that prompt expansion takes beside what every method shares."""
 Found = Mapping[str, Artifact]
 Scores = dict[tuple[int, int], NDArray[np.float64]]
-"""(prompts, n) scores by stack and place of the candidate."""
+"""(prompts, n) scores by stack and place of the candidate, NaN where a search did not ask it."""
 
 
 def build_results(plan: Plan, found: Found) -> dict[str, Any]:
@@ -42,27 +44,22 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         plan: Of the run.
         found: Every artifact by its node's key.
     """
-    config = plan.config
+    config, level = plan.config, plan.config.evaluation.level
     names = list(config.values)
     validation = _scores(plan, found, "validation")
     test = _scores(plan, found, "test")
-    draws = {
-        part: resamples(len(next(iter(scores.values()))), config.evaluation.resamples, config.seed)
-        for part, scores in (("validation", validation), ("test", test))
-    }
-    means = {key: score.mean(axis=0) for key, score in validation.items()}
+    draws = resamples(len(next(iter(test.values()))), config.evaluation.resamples, config.seed)
+    searches = [_search(evaluated, found) for evaluated in plan.evaluated]
     # A candidate whose text is broken sets neither the box nor anyone's chance of being on the frontier.
     broken = _broken(plan, found)
     whole = {key: score for key, score in test.items() if key not in broken} or test
     pooled = np.array([score.mean(axis=0) for score in whole.values()])
     reference, best = reference_point(pooled), pooled.max(axis=0)
-    sound = [key for key in means if key not in broken]
-    overall = dict(zip(sound, pareto(np.array([means[key] for key in sound])).tolist(), strict=True)) if sound else {}
-    probability = dict(
-        zip(whole, frontier_probability(np.stack(list(whole.values())), draws["test"]).tolist(), strict=True)
-    )
+    left = {(number, int(place)) for number, of in enumerate(searches) if of for place in of["left"]}
+    overall = _overall({key: score for key, score in validation.items() if key not in broken | left})
+    probability = dict(zip(whole, frontier_probability(np.stack(list(whole.values())), draws).tolist(), strict=True))
     estimates = {
-        part: _estimates(scores, draws[part], names, config.evaluation.level)
+        part: _estimates(scores, names, partial(resamples, times=config.evaluation.resamples, seed=config.seed), level)
         for part, scores in (("validation", validation), ("test", test))
     }
     truth = _truth(plan, found)
@@ -70,13 +67,15 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     methods: dict[str, Any] = {}
     frontiers: dict[str, NDArray[np.float64]] = {}
-    for number, (stack, evaluated) in enumerate(zip(plan.stacks, plan.evaluated, strict=True)):
+    for number, (stack, evaluated, searched) in enumerate(zip(plan.stacks, plan.evaluated, searches, strict=True)):
         chosen = found[evaluated.chosen.key].json("chosen.json")
         quality = found[evaluated.quality.key].json("quality.json")
         for method, places in stack.methods.items():
             own = set(chosen["frontier"][method])
             for place, candidate in zip(places, stack.offered[method], strict=True):
                 key = (number, place)
+                if key not in validation:
+                    continue  # never measured
                 rows.append(
                     {
                         "id": candidate_id(method, candidate),
@@ -90,26 +89,23 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                         "on_frontier": place in own,
                         "on_overall_frontier": overall.get(key, False),
                         "frontier_probability": probability.get(key),
+                        "prompts": int(np.isfinite(validation[key]).any(axis=1).sum()),
+                        **({} if searched is None else _searched(searched, stack, place, names, level)),
                     }
                 )
             volume = Interval(0.0, 0.0, 0.0)  # no candidate above the fluency bound
             if own:
                 frontiers[method] = np.stack([test[(number, place)] for place in sorted(own)])
-                volume = hypervolume_interval(
-                    frontiers[method], draws["test"], reference, best, config.evaluation.level
-                )
+                volume = hypervolume_interval(frontiers[method], draws, reference, best, level)
             methods[method] = {
                 "title": _title(plan, method),
                 "hypervolume": volume._asdict(),
-                **_cost(
-                    plan, found, method, [evaluated.validation, evaluated.test], len(places) / len(stack.candidates)
-                ),
+                **_cost(plan, found, method, evaluated, len(places) / len(stack.candidates), searched),
                 "frontier_points": len(own),
                 "composition_error": _composition_error(stack, found),
+                **({} if searched is None else {"search": searched["methods"][method]}),
             }
-    difference = partial(
-        hypervolume_difference, draws=draws["test"], reference=reference, best=best, level=config.evaluation.level
-    )
+    difference = partial(hypervolume_difference, draws=draws, reference=reference, best=best, level=level)
     order = [BASE, *(entry.name for entry in config.methods)]
     rows.sort(key=lambda row: order.index(row["method"]))
     return {
@@ -155,9 +151,14 @@ def _scores(plan: Plan, found: Found, part: str) -> Scores:
     scores: Scores = {}
     for number, evaluated in enumerate(plan.evaluated):
         measured: Measured = getattr(evaluated, part)
-        tables = {value: found[node.key] for value, node in measured.scores.items()}
-        for place, table in answer_scores(tables, found[measured.prompts.key], own=own).items():
-            scores[number, place] = table
+        prompts = found[measured.prompts.key]
+        if part == "validation" and evaluated.searched:
+            tables = search_scores(found[measured.answers.key], prompts, list(plan.config.values), own=own)
+        else:
+            tables = answer_scores(
+                {value: found[node.key] for value, node in measured.scores.items()}, prompts, own=own
+            )
+        scores.update({(number, place): table for place, table in tables.items()})
     return scores
 
 
@@ -170,21 +171,62 @@ def _broken(plan: Plan, found: Found) -> set[tuple[int, int]]:
     }
 
 
-def _estimates(
-    scores: Scores, draws: NDArray[np.int64], names: list[str], level: float
-) -> dict[tuple[int, int], dict[str, dict[str, float]]]:
-    intervals = mean_intervals(np.stack(list(scores.values())), draws, level)
-    return {
-        key: {
-            name: {
-                "mean": float(intervals.mean[row, column]),
-                "low": float(intervals.low[row, column]),
-                "high": float(intervals.high[row, column]),
-            }
-            for column, name in enumerate(names)
+def _search(evaluated: Evaluated, found: Found) -> dict[str, Any] | None:
+    """Return what the search of a stack wrote, None where there was none."""
+    return found[evaluated.chosen.key].json("search.json") if evaluated.searched else None
+
+
+def _searched(searched: Mapping[str, Any], stack: Stack, place: int, names: list[str], level: float) -> dict[str, Any]:
+    """Return what a search adds to a candidate: whether it left, and its smoothed means with normal intervals."""
+    smoothed, left = searched["smoothed"].get(str(place)), None
+    if str(place) in searched["left"]:
+        by = searched["left"][str(place)]
+        left = {"dominated_by": None if by is None else _name(stack, by)}
+    if smoothed is not None:
+        half = NormalDist().inv_cdf((1 + level) / 2)
+        smoothed = {
+            name: {"mean": mean, "low": mean - half * deviation, "high": mean + half * deviation}
+            for name, mean, deviation in zip(names, smoothed["mean"], smoothed["deviation"], strict=True)
         }
-        for row, key in enumerate(scores)
-    }
+    return {"smoothed": smoothed, "left": left}
+
+
+def _name(stack: Stack, place: int) -> str:
+    """Return the name of a candidate, as the first method that has it calls it."""
+    method, at = next((method, places.index(place)) for method, places in stack.methods.items() if place in places)
+    return candidate_id(method, stack.offered[method][at])
+
+
+def _overall(scores: Scores) -> dict[tuple[int, int], bool]:
+    """Return which candidates no other one dominates, by means over the prompts that all of them answered."""
+    if not scores:
+        return {}
+    table = np.stack(list(scores.values()))
+    means = [
+        table[:, np.isfinite(table[:, :, value]).all(axis=0), value].mean(axis=1) for value in range(table.shape[2])
+    ]
+    return dict(zip(scores, pareto(np.stack(means, axis=1)).tolist(), strict=True))
+
+
+def _estimates(
+    scores: Scores, names: list[str], draw: Callable[[int], NDArray[np.int64]], level: float
+) -> dict[tuple[int, int], dict[str, dict[str, float]]]:
+    """Return the mean of each candidate and value with its interval, over the prompts that the candidate answered."""
+    found: dict[tuple[int, int], dict[str, dict[str, float]]] = {key: {} for key in scores}
+    for column, name in enumerate(names):
+        alike: dict[bytes, list[tuple[int, int]]] = {}
+        for key, score in scores.items():
+            alike.setdefault(np.isfinite(score[:, column]).tobytes(), []).append(key)
+        for keys in alike.values():
+            table = np.stack([scores[key][:, column] for key in keys])
+            asked = table[:, np.isfinite(table[0]), None]
+            intervals = mean_intervals(asked, draw(asked.shape[1]), level)
+            for row, key in enumerate(keys):
+                found[key][name] = {
+                    part: float(of[row, 0])
+                    for part, of in (("mean", intervals.mean), ("low", intervals.low), ("high", intervals.high))
+                }
+    return found
 
 
 def _truth(plan: Plan, found: Found) -> dict[tuple[int, int], dict[str, float]]:
@@ -202,7 +244,9 @@ def _title(plan: Plan, method: str) -> str:
     return next((entry.title for entry in plan.config.methods if entry.name == method), "Base model")
 
 
-def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share: float) -> dict[str, float | int]:
+def _cost(
+    plan: Plan, found: Found, method: str, evaluated: Evaluated, share: float, searched: Mapping[str, Any] | None
+) -> dict[str, float | int]:
     """Return what a method takes on its own; of an evaluation shared with others, the share of its candidates."""
     recipe = plan.recipes.get(method, Recipe())
     trainings = {node.key: found[node.key] for node in recipe.trainings.values()}
@@ -214,14 +258,21 @@ def _cost(plan: Plan, found: Found, method: str, measured: list[Measured], share
     ]
     # Rollouts, rewriting and scoring of prompt expansion; what every method shares is not counted.
     steps = [node for node in topological(recipe.expansions.values()) if node.stage.name in EXPANSION_STEPS]
-    evaluation = [node for part in measured for node in (part.answers, *part.scores.values())]
+    shares = {"validation": share, "test": share}
+    if searched is not None:  # of a search, the share of the answers that it asked of the method's candidates
+        shares["validation"] = searched["methods"][method]["answers"] / sum(searched["prompts"].values())
+    evaluation = [
+        (shares[part], node)
+        for part, measured in (("validation", evaluated.validation), ("test", evaluated.test))
+        for node in {node.key: node for node in (measured.answers, *measured.scores.values())}.values()
+    ]
     return {
         "trainings": len(trainings),
         "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings.values()),
         "train_seconds": sum(artifact.seconds for artifact in trainings.values())
         + sum(found[node.key].seconds for node in prepared),
         "expand_seconds": sum(found[node.key].seconds for node in steps),
-        "evaluate_seconds": share * sum(found[node.key].seconds for node in evaluation),
+        "evaluate_seconds": sum(part * found[node.key].seconds for part, node in evaluation),
     }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from valuesoup.report.model import ReportData, Results, is_base
+from valuesoup.report.model import ReportData, Results, SearchResult, is_base
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Cost:
         train: Seconds of training, None where unknown.
         expand: Seconds of prompt expansion, 0 for a method without.
         evaluate: Seconds of evaluating its candidates, None where unknown.
+        search: What a search took of its evaluation, None where the whole grid was measured.
     """
 
     method: str
@@ -24,6 +25,7 @@ class Cost:
     train: float | None
     expand: float
     evaluate: float | None
+    search: SearchResult | None
 
     @property
     def seconds(self) -> float | None:
@@ -48,6 +50,7 @@ def costs(data: ReportData) -> list[Cost]:
             method.get("train_seconds"),
             method.get("expand_seconds") or 0.0,
             method.get("evaluate_seconds"),
+            method.get("search"),
         )
         for name, method in (data.results.get("methods") or {}).items()
         if name != "base"

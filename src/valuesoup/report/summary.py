@@ -19,7 +19,7 @@ def summarise(data: ReportData) -> list[str]:
         data: The report; missing parts shorten the summary.
     """
     found = [_winner(data), _against_base(data), _low_fluency(data), _splits(data), _outside(data)]
-    found += [_price(data), _filtering(data), _expansion(data), _reward_models(data), _conflict(data)]
+    found += [_price(data), _savings(data), _filtering(data), _expansion(data), _reward_models(data), _conflict(data)]
     return [sentence for sentence in found if sentence]
 
 
@@ -155,6 +155,23 @@ def _price(data: ReportData) -> str:
     if dearest is cheapest:
         return f"{_trainings(*dearest)}."
     return f"{_trainings(*dearest)}; {_trainings(*cheapest)}."
+
+
+def _savings(data: ReportData) -> str:
+    """What searches saved of the validation answers; nothing where every candidate answered every prompt."""
+    parts = []
+    for cost in costs(data):
+        search = cost.search
+        if search is None or search["answers"] == search["all_answers"] or search["kept"] is None:
+            continue
+        share = search["answers"] / search["all_answers"]
+        asked = f"{cost.method} asked for {search['answers']:,} of {search['all_answers']:,} answers ({share:.0%})"
+        of = f"{search['measured']:,} of {_count(search['candidates'], 'candidate')}, {search['left']:,} left early"
+        kept = f"its frontier is expected to keep {search['kept']:.0%} of the hypervolume that all would find"
+        parts.append(f"{asked} on {of}, and {kept}")
+    if not parts:
+        return ""
+    return f"Searched, not measured whole: {'; '.join(parts)}. Frontiers are among the candidates that stayed."
 
 
 def _trainings(each: float, cost: Cost) -> str:

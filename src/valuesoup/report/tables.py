@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from valuesoup.report.costs import costs
+from valuesoup.report.costs import Cost, costs
 from valuesoup.report.model import (
     CandidateResult,
     Estimate,
@@ -232,9 +232,10 @@ def methods_table(data: ReportData) -> PageTable:
 
 
 def costs_table(data: ReportData) -> PageTable:
-    """Per method, on its own: pairs trained on, seconds of each part, and in all."""
+    """Per method, on its own: pairs trained on, seconds of each part, and in all; what a search asked, if any did."""
     priced = costs(data)
     expands = any(cost.expand for cost in priced)
+    searched = any(cost.search for cost in priced)
     methods = data.results.get("methods") or {}
     rows = [
         [
@@ -244,12 +245,24 @@ def costs_table(data: ReportData) -> PageTable:
             *([number(cost.expand, 1)] if expands else []),
             number(cost.evaluate, 1),
             number(cost.seconds, 1),
+            *(_search_cells(cost) if searched else []),
         ]
         for cost in priced
     ]
     expansion = ("expansion,\u00a0s",) if expands else ()
-    headings = ("method", "pairs trained", "training,\u00a0s", *expansion, "evaluation,\u00a0s", "all,\u00a0s")
+    search = ("candidates measured", "validation answers", "hypervolume kept") if searched else ()
+    headings = ("method", "pairs trained", "training,\u00a0s", *expansion, "evaluation,\u00a0s", "all,\u00a0s", *search)
     return PageTable(headings, rows)
+
+
+def _search_cells(cost: Cost) -> list[str]:
+    """Candidates and answers of a search, each of how many, and the share of the hypervolume expected to be kept."""
+    search = cost.search
+    if search is None:
+        return ["all", "all", NONE]
+    kept = NONE if search["kept"] is None else f"{search['kept']:.1%}"
+    measured = f"{search['measured']:,} of {search['candidates']:,}"
+    return [measured, f"{search['answers']:,} of {search['all_answers']:,}", kept]
 
 
 def _whole(count: int | None) -> str:

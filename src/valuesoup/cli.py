@@ -127,6 +127,57 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a st
 
 
 @app.command()
+def judge(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a study.")],
+    url: Annotated[str, typer.Option(help="The judge's endpoint up to /v1, OpenAI-compatible.")] = "",
+    model: Annotated[str, typer.Option(help="The judge, as the endpoint calls it.")] = "",
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Method, or a candidate's id, to compare; by default all. Repeatable.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="What to compare with; by default the base and plain soups. Repeatable.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="VALUE=WEIGHT,…: candidates to take; by default the most balanced.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Test prompts per value; by default all.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 8,
+    templates: Annotated[Path | None, typer.Option(help="Folder of your own questions, VALUE.txt.")] = None,
+    write_templates: Annotated[Path | None, typer.Option(help="Write the default questions there, to edit.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask without confirmation.")] = False,
+) -> None:
+    """Let a language model judge, per value and in both orders, whose answers are better: win rates."""
+    from valuesoup.pipeline import judging
+    from valuesoup.pipeline.compared import read_weights
+    from valuesoup.report.assemble import write_judged
+    from valuesoup.report.judge_text import cost_text, print_judged
+    from valuesoup.store import Progress
+
+    if write_templates is not None:
+        for file in judging.write_judge_templates(run, write_templates):
+            print(file)
+        return
+    settings = judging.JudgeSettings(
+        endpoint=judging.judge_endpoint(url, model, key_env, concurrency),
+        methods=methods or (),
+        baselines=baseline or (),
+        weights=read_weights(weights) if weights else {},
+        limit=limit,
+        templates=templates,
+    )
+    docket = judging.open_docket(run, settings)
+    cost = docket.cost()
+    _agree(cost_text(cost, model), yes or not cost.questions)
+    console = _console()
+    progress = Progress(console)
+    with progress.showing():
+        judged = docket.decide(progress)
+    print_judged(judged, console)
+    print(f"report: {write_judged(docket)}")
+
+
+@app.command()
 def audit(
     pairs: Annotated[list[str], typer.Argument(help="Preference data: hub ids, files, folders. Each is a data set.")],
     rewards: Annotated[
@@ -249,6 +300,17 @@ def _page(finished: "Finished", progress: "Progress", write: "Callable[[Finished
 
 def _written(path: Path) -> int:
     return path.stat().st_mtime_ns
+
+
+def _agree(costs: str, agreed: bool) -> None:
+    """Say what is to be spent, and go on only where the person agrees."""
+    print(f"to ask: {costs}")
+    if agreed:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("nobody is here to agree to that cost; add --yes to ask, or --limit to ask less.")
+    if not typer.confirm("Ask?"):
+        _stop("nothing was asked.", 0)
 
 
 def _rewards(texts: list[str]) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def ask(
         UserError: ``openai`` is not installed, or the endpoint refuses every request (401, 403, 404).
         RunError: It cannot be reached, or fails whatever it is asked. What was answered stays.
     """
-    keys = [_key(endpoint, request, attempt) for request in requests]
-    replies = _read(answered)
+    keys = [request_key(endpoint, request, attempt) for request in requests]
+    replies = read_replies(answered)
     distinct = dict(zip(keys, requests, strict=True))
     missing = {key: request for key, request in distinct.items() if key not in replies}
     if len(missing) < len(distinct):
@@ -261,13 +261,13 @@ def _reply(found: Any) -> Reply:
     return Reply(text or "", finished=reason != "length")
 
 
-def _key(endpoint: Endpoint, request: Conversation, attempt: int) -> str:
+def request_key(endpoint: Endpoint, request: Conversation, attempt: int) -> str:
     """Return what an answer is known by: 32 hex digits of whom is asked, what, how, and for which time."""
     parts = {**endpoint.identity(), "messages": [dict(message) for message in request], "attempt": attempt}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(answered: Path) -> dict[str, Reply]:
+def read_replies(answered: Path) -> dict[str, Reply]:
     """Read the answers so far, and cut off a last line that was being written when the call was stopped."""
     found: dict[str, Reply] = {}
     if not answered.is_file():

@@ -15,6 +15,7 @@ from valuesoup.methods import Consistent, Expanded
 from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.audit import DatasetAudit
 from valuesoup.pipeline.data import load_prompts, summary_of
+from valuesoup.pipeline.judging import Docket, judged_run, judged_study
 from valuesoup.pipeline.plan import BASE, Plan
 from valuesoup.pipeline.results import candidate_id
 from valuesoup.pipeline.run import Finished
@@ -43,6 +44,12 @@ Found = Mapping[str, Artifact]
 def write_run_report(finished: Finished) -> Path:
     """Write the HTML report and the figures of a finished run into its folder, and return the page's path."""
     return write_report(report_data(finished), finished.folder)
+
+
+def write_judged(docket: Docket) -> Path:
+    """Write the reports of what was judged again, and return the page's path."""
+    pages = [write_run_report(case.finished) for case in docket.cases]
+    return pages[0] if docket.study is None else write_study_report(docket.study)
 
 
 def write_audit_report(found: Mapping[str, DatasetAudit], out: Path) -> Path:
@@ -83,6 +90,7 @@ def report_data(finished: Finished) -> ReportData:
         },
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
+        judged=judged_run(finished) or {},
     )
 
 
@@ -212,7 +220,7 @@ def _samples(plan: Plan, found: Found, results: Mapping[str, Any]) -> list[Sampl
         for place, number, text in written:
             if place in places and number in order:
                 scores = {
-                    value: float(scored.scores[number, scored.sides.index(str(place)), 0])
+                    value: float(scored.scores[number, scored.sides.index(str(place)), scored.value_index(value)])
                     for value, scored in tables.items()
                 }
                 texts[number, places[place]] = Answer(text, scores)
@@ -248,6 +256,7 @@ def write_study_report(study: Study) -> Path:
         config_yaml=dump_config(config.model_copy(update={"seeds": tuple(combined["seeds"])})),
         versions=versions(),
         fluency_bound=config.evaluation.fluency_bound,
+        judged=judged_study(study) or {},
         combined=combined,
         runs=runs,
         pages=[f"{finished.folder.relative_to(study.folder).as_posix()}/report.html" for finished in study.runs],

@@ -6,7 +6,7 @@ folder on a machine without torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,8 @@ class CandidateResult(TypedDict):
     """One candidate: a row of weights over the adapters of a method, and how it scored.
 
     ``truth`` is the mean true reward of its test answers, for the values whose truth is known (the embedded
-    world's); ``on_frontier`` is about its own method's validation frontier.
+    world's); ``on_frontier`` is about its own method's validation frontier; ``prompts`` is how many validation prompts
+    it answered.
     """
 
     id: str
@@ -57,6 +58,7 @@ class CandidateResult(TypedDict):
     truth: NotRequired[Mapping[str, float] | None]
     on_frontier: bool
     frontier_probability: NotRequired[float | None]
+    prompts: NotRequired[int]
 
 
 class RewardModelResult(TypedDict):
@@ -77,6 +79,21 @@ class FilterResult(TypedDict):
     undefined: int
 
 
+class SearchResult(TypedDict):
+    """What a search took of a method's evaluation: candidates and validation answers, and those of the whole grid.
+
+    ``kept`` is the expected hypervolume of the frontier found, divided by that of the frontier that the measured
+    candidates' answers to all prompts would show; None where there was nothing to choose.
+    """
+
+    candidates: int
+    measured: int
+    left: int
+    answers: int
+    all_answers: int
+    kept: float | None
+
+
 class MethodResult(TypedDict):
     """What a method reached and what it costs on its own, shared trainings included."""
 
@@ -87,6 +104,7 @@ class MethodResult(TypedDict):
     train_seconds: NotRequired[float | None]
     expand_seconds: NotRequired[float]
     evaluate_seconds: NotRequired[float | None]
+    search: NotRequired[SearchResult]
 
 
 class DifferenceResult(TypedDict):
@@ -265,6 +283,7 @@ class ReportData:
         curves: Per training, named "method/value" or anything else, its logged steps.
         conflicts: Per data set, its most conflicting pairs, most conflicting first.
         fluency_bound: Fluency below this is marked as low; fluency is a share in [0, 1].
+        judged: The content of ``judge.json``; empty where no judge was asked.
     """
 
     results: Results
@@ -282,6 +301,7 @@ class ReportData:
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
     conflicts: Mapping[str, Sequence[ConflictPair]] = field(default_factory=dict)
     fluency_bound: float = 0.8
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_base(candidate: CandidateResult) -> bool:

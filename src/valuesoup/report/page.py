@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from valuesoup.report import tables
 from valuesoup.report.expansions import expansions_table
+from valuesoup.report.judge_text import judges_table, winrates_table
 from valuesoup.report.look import PAGE_THEME, STATIC_THEME, glyph_of
 from valuesoup.report.model import ReportData, is_base
 from valuesoup.report.summary import summarise, summarise_gaps
@@ -52,6 +53,7 @@ def write_report(data: ReportData, out: Path) -> Path:
 
     sections = {
         "results": draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.COST, f.TRUTH], data, out),
+        "judge": draw(f.winrate_section(data), data, out),
         "data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out),
         "expansion": draw([f.PASS_AT_N, f.REWARDS, f.ADDED_PAIRS], data, out),
         "training": draw([f.ACCURACY, f.GEOMETRY, f.DEPENDENCE, f.CURVES], data, out),
@@ -175,6 +177,7 @@ def write_page(
         is_base=is_base,
         label_of=tables.label_of,
         expansions_table=expansions_table,
+        judge_tables=(winrates_table, judges_table),
         number=tables.number,
         glyph=lambda method: glyph_of(method, data.results),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),

@@ -8,6 +8,7 @@ from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTE
 from valuesoup.report.figures.rewards import ACCURACY, TRUTH
 from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME, PARALLEL
 from valuesoup.report.figures.training import CURVES, GEOMETRY
+from valuesoup.report.figures.winrates import winrate_section
 
 __all__ = [
     "ACCURACY",
@@ -28,4 +29,5 @@ __all__ = [
     "TRUTH",
     "Figure",
     "Table",
+    "winrate_section",
 ]

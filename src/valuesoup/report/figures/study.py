@@ -5,6 +5,7 @@ from valuesoup.report.figures.study_dials import tau_figure, weight_figure
 from valuesoup.report.figures.study_expansion import added_figure, pass_figure
 from valuesoup.report.figures.study_layers import dependence_figure, geometry_figure
 from valuesoup.report.figures.study_scores import frontier_figure, seeds_figure
+from valuesoup.report.figures.winrates import winrate_section
 from valuesoup.report.study import StudyData
 
 
@@ -12,6 +13,7 @@ def study_figures(study: StudyData) -> dict[str, list[Figure]]:
     """Return the figures of each section of a study's page; one without data has no rows and is not drawn."""
     return {
         "results": [make(study) for make in (seeds_figure, frontier_figure)],
+        "judge": winrate_section(study),
         "dials": [make(study) for make in (weight_figure, tau_figure)],
         "layers": [make(study) for make in (geometry_figure, dependence_figure)],
         "expansion": [make(study) for make in (pass_figure, added_figure)],

@@ -104,11 +104,11 @@ class Chain:
         )
         return answers, {value: self.rated(answers, prompts, value) for value in values}
 
-    def rated(self, answers: Node, prompts: Node, value: str) -> Node:
-        name = f"{__name__}:{value}"
+    def rated(self, answers: Node, prompts: Node, value: str, function: str | None = None) -> Node:
+        name = f"{__name__}:{function or value}"
         source = function_hash(name)
         return rate_answers(
-            "rate", answers=answers, prompts=prompts, value=value, reward=name, source=source, device="cpu"
+            "rate", answers=answers, prompts=prompts, rewards={value: name}, source=source, device="cpu"
         )
 
     def mined(
@@ -417,7 +417,7 @@ def constantly(prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
 def test_no_pair_at_all_says_the_counts_of_each_step(chain: Chain, store: Store) -> None:
     prompts = chain.fused(FUNCTION)
     answers, scores = chain.rolled(prompts)
-    scores["calm"] = chain.rated(answers, prompts, "constantly")
+    scores["calm"] = chain.rated(answers, prompts, "calm", "constantly")
     none = select_pairs("select", mined=chain.mined(), prompts=prompts, answers=answers, scores=scores, most=None)
     with pytest.raises(UserError, match=r"of 40 prompts \d+ admit some values only, \d+ of them were fused, and of"):
         made(store, none)

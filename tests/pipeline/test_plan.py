@@ -14,7 +14,7 @@ from valuesoup.store import Node, topological
 
 EVALUATION = {"answers", "rated", "frontier", "quality"}
 ALL = {"pairs", "split", "pretrain", "reward", "scores", "gaps", "reference", "filter", "train", "geometry", "prompts"}
-ALL |= EVALUATION
+ALL |= {"part-scores"} | EVALUATION
 EXPANSION = {"mining", "mined", "fusion", "expanded"}
 THREE = "methods=[dpo, soup, vc-soup]"
 
@@ -77,7 +77,7 @@ def test_settings_of_speed_and_of_presentation_make_nothing_anew(override: str) 
         ("values.helpful.truth=null", set()),
         (
             "values.helpful.reward.train.epochs=1",
-            {"reward", "scores", "gaps", "filter", "train", "geometry", *EVALUATION},
+            {"reward", "scores", "part-scores", "gaps", "filter", "train", "geometry", *EVALUATION},
         ),
         ("evaluation.test_prompts=100", ALL - {"pairs"}),  # the base never sees a held-out prompt
         ("base.pretrain.steps=3", ALL - {"pairs", "split"}),
@@ -135,7 +135,7 @@ def test_a_finer_grid_or_more_orders_keep_every_training_that_is_there(method: s
 def test_one_values_own_setting_leaves_the_other_values_reward_model_alone() -> None:
     found = changed("values.helpful.reward.train.epochs=1")
     assert [node.label for node in found if node.stage.name == "reward"] == ["train the reward model of helpful"]
-    assert all(node.label.endswith("by helpful") for node in found if node.stage.name == "scores")
+    assert all(node.label.endswith("by helpful") for node in found if node.stage.name in ("scores", "part-scores"))
 
 
 @pytest.mark.parametrize("override", ["evaluation.prompts=own", "evaluation.fluency_bound=0.1"])
@@ -199,7 +199,8 @@ def test_moving_a_base_to_another_device_keeps_all_and_changed_weights_keep_only
     assert nodes(parse_config(text, "c", ["base.device=cuda:1"])).keys() == one.keys()
     (base / "config.json").write_text((base / "config.json").read_text() + " ")
     other = nodes(parse_config(text, "c"))
-    assert {one[key].stage.name for key in one.keys() & other.keys()} == {"pairs", "split", "scores", "gaps", "filter"}
+    kept = {one[key].stage.name for key in one.keys() & other.keys()}
+    assert kept == {"pairs", "split", "scores", "part-scores", "gaps", "filter"}
 
 
 def test_changed_rows_of_a_file_are_seen(tmp_path: Path) -> None:

@@ -274,7 +274,8 @@ def test_modpo_scales_by_the_primary_weight_and_takes_the_others_as_margins(prim
                 assert (margin["scores"].inputs["dataset"], margin["scores"].inputs["value"]) == (primary, value)
                 assert margin["policy"] is None
             else:
-                assert margin["policy"].inputs["dataset"] == margin["base"].inputs["dataset"] == primary
+                assert margin["policy"].inputs["dataset"] == primary
+                assert margin["base"].inputs["pairs"].inputs["value"] == primary  # all of its pairs, as read
                 assert margin["policy"].inputs["policy"].key == recipe(3, "dpo").vectors[value].key
                 assert margin["base"].inputs["policy"] is None
 

@@ -42,10 +42,16 @@ def artifact(tmp_path: Path) -> Make:
             if isinstance(content, Pairs | RewardTable):
                 content.save(place)
             else:
-                np.save(place, np.asarray(content, dtype=float))
+                np.save(place, np.asarray(content))
         return Artifact(folder, name, 0.0)
 
     return make
+
+
+def stored(pairs: Pairs, log_probs: Any) -> dict[str, Any]:
+    """The files of log-probabilities, which lie there in an order of their own."""
+    turned = np.asarray(log_probs, dtype=float)[::-1]
+    return {"ids.npy": np.asarray(pairs.ids[::-1]), "log_probs.npy": turned}
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def source(artifact: Make) -> Callable[..., Source]:
                 "pairs": artifact(f"pairs-{name}", {"a/train.parquet": given}),
                 "dataset": "a",
                 "selection": None if selection is None else artifact(f"selection-{name}", {"train.npy": selection}),
-                "reference": artifact(f"reference-{name}", {"train.npy": reference}),
+                "reference": artifact(f"reference-{name}", stored(given, reference)),
                 "weight": 1.0,
                 "scale": 1.0,
                 "margins": [],
@@ -95,8 +101,8 @@ def turned(pairs: Pairs, places: Sequence[int]) -> Pairs:
 def implicit(artifact: Make, name: str, policy: Any, base: Any, share: float) -> MarginSource:
     return {
         "share": share,
-        "policy": artifact(f"policy-{name}", {"train.npy": policy}),
-        "base": artifact(f"base-{name}", {"train.npy": base}),
+        "policy": artifact(f"policy-{name}", stored(tiny.random_pairs(4), policy)),
+        "base": artifact(f"base-{name}", stored(tiny.random_pairs(4), base)),
         "scores": None,
         "normalise": False,
     }

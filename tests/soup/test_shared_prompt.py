@@ -133,6 +133,44 @@ def test_a_pair_does_not_depend_on_the_pairs_beside_it() -> None:
             torch.testing.assert_close(together[:, place], torch.cat(one), rtol=1e-6, atol=1e-5)
 
 
+@given(st.lists(st.tuples(tokens, tokens, perhaps_none), min_size=1, max_size=4), st.data())
+def test_any_pairs_taken_from_a_batch_are_as_if_packed_by_themselves(
+    pairs: list[tuple[list[int], list[int], list[int]]], data: st.DataObject
+) -> None:
+    rows = data.draw(st.lists(st.sampled_from(range(len(pairs))), min_size=1, unique=True))
+    found, wanted = packed(pairs).take(rows), packed([pairs[row] for row in rows])
+    for name in ("tokens", "targets", "lengths"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12))
+def test_groups_hold_every_row_once_and_little_padding(sizes: list[tuple[int, int, int]]) -> None:
+    batch = packed([([5] * n, [6] * a, [7] * b) for n, a, b in sizes])
+    groups = batch.groups()
+    assert sorted(row for group in groups for row in group) == list(range(len(sizes)))
+    for group in groups:
+        lengths = [sum(sizes[row]) - 1 for row in group]
+        assert batch.take(group).tokens.shape[1] == max(lengths)
+        assert sum(lengths) >= 0.9 * len(group) * max(lengths)
+    if len({sum(size) for size in sizes}) == 1:
+        assert len(groups) == 1
+
+
+def test_rows_of_very_different_lengths_take_passes_of_their_own_and_keep_their_order_and_weights() -> None:
+    soup = stirred(base("llama"))
+    draw = random.Random(3)
+    pairs = [([draw.randrange(2, 50) for _ in range(n)], [6 + n, 1], [7, 8, 1]) for n in (40, 2, 38, 3, 15)]
+    weights = torch.rand(5, 2)
+    read: list[int] = []
+    soup.model.get_input_embeddings().register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0].numel()))
+    with torch.no_grad():
+        together = torch.stack(response_log_probs(soup, weights, packed(pairs), shared=True))
+        assert read[-3:] == [2 * (40 + 2 + 3 - 1), 15 + 2 + 3 - 1, 2 * (3 + 2 + 3 - 1)]
+        for place, pair in enumerate(pairs):
+            one = response_log_probs(soup, weights[place : place + 1], packed([pair]), shared=True)
+            torch.testing.assert_close(together[:, place], torch.cat(one), rtol=1e-6, atol=1e-5)
+
+
 def test_the_base_and_one_row_of_weights_serve_all_pairs() -> None:
     soup, pairs = stirred(base("llama")), random_pairs(5)
     with torch.no_grad():
@@ -160,11 +198,44 @@ def test_eager_attention_takes_the_mask_too(kind: str) -> None:
     assert shares_prompts(Soup(base(kind, "eager"), layers=[]), 30)
 
 
-@pytest.mark.parametrize("kind", ["mistral", "gemma2", "gemma3_text"])
-def test_a_window_shorter_than_a_sequence_needs_sequences_of_their_own(kind: str) -> None:
-    soup = stirred(base(kind, sliding_window=16))
+@pytest.mark.parametrize("kind", ["mistral", "phi3", "gemma2", "gemma3_text", "qwen2", "cohere2", "olmo3"])
+@pytest.mark.parametrize("window", [3, 8])
+def test_windows_shorter_than_a_row_are_masks_of_their_own(kind: str, window: int) -> None:
+    alternating = {} if kind in ("mistral", "phi3") else {"layer_types": ["sliding_attention", "full_attention"]}
+    soup = stirred(base(kind, sliding_window=window, **alternating))
+    pairs = random_pairs(9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shares_prompts(soup, 30)
+    assert soup.model.config.sliding_window == window
+    with torch.no_grad():
+        together, apart = (
+            torch.stack(response_log_probs(soup, torch.ones(1, 2), packed(pairs), shared=way)) for way in (True, False)
+        )
+        torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-5)
+        soup.model.config.sliding_window = 64  # and the window does change what the model says
+        whole = torch.stack(response_log_probs(soup, torch.ones(1, 2), packed(pairs), shared=True))
+    assert (whole - together).abs().max() > 1e-2
+
+
+def test_a_window_by_hand() -> None:
+    batch = packed([([5, 6, 7], [8, 1], [9, 10, 1])])  # 5 6 | 7 8 | 7 9 10 at positions 0 1 | 2 3 | 2 3 4
+    assert (batch.mask(torch.float32, 2)[0, 0] == 0).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0, 0],
+        [0, 1, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1, 1],
+    ]
+
+
+def test_a_reach_for_which_there_is_no_mask_needs_sequences_of_their_own() -> None:
+    soup = stirred(base("llama"))
+    soup.model.config.attention_chunk_size = 16
     assert shares_prompts(soup, 16)
-    with pytest.warns(UserWarning, match=f"{kind}: prompts are computed once for each response.*window of 16"):
+    with pytest.warns(UserWarning, match="prompts are computed once for each response.*attention_chunk_size of 16"):
         assert not shares_prompts(soup, 17)
 
 

@@ -18,16 +18,32 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
+def model_of() -> Callable[[str], Any]:
+    """Make a tiny model of a family, e.g. ``gpt2``, or with a window of so many tokens, e.g. ``mistral-window-64``."""
+
+    def make(kind: str) -> Any:
+        family, _, window = kind.partition("-window-")
+        model = tiny.family(family)
+        if window:
+            model.config.sliding_window = int(window)
+        if family == "granite":
+            model.config.logits_scaling = 4.0
+        return model
+
+    return make
+
+
+@pytest.fixture
 def small() -> TrainingSettings:
     return TrainingSettings(rank=4, dropout=0.0, learning_rate=5e-3, batch_size=4, epochs=2, max_length=64)
 
 
 @pytest.fixture
-def fresh() -> Callable[..., Soup]:
+def fresh(model_of: Callable[[str], Any]) -> Callable[..., Soup]:
     """Make a soup with new vectors on a tiny base."""
 
     def make(*names: str, kind: str = "llama", dropout: float = 0.0, seed: int = 0) -> Soup:
-        model = tiny.family(kind)
+        model = model_of(kind)
         soup = Soup(model, tiny.tokenizer(), layers=target_layers(model), dropout=dropout)
         for name in names:
             soup.add_fresh(name, rank=4, alpha=8, seed=seed)

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from valuesoup.soup import Soup
+from valuesoup.training.checkpoints import last_checkpoint
 from valuesoup.training.rows import TrainingRows
 from valuesoup.training.settings import TrainingSettings
-from valuesoup.training.trainer import Trained, last_checkpoint
+from valuesoup.training.trainer import Trained
 
 Run = Callable[..., Trained]
 STEPS, EVERY = 18, 3  # 17 rows in batches of 2 over 2 epochs; three validations an epoch

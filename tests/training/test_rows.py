@@ -14,7 +14,7 @@ import tiny
 from valuesoup.data.pairs import Pairs
 from valuesoup.soup import Soup
 from valuesoup.training.reference import pair_log_probs
-from valuesoup.training.rows import LengthGroups, Ragged, TrainingRows, pair_batch, tokenise
+from valuesoup.training.rows import LengthGroups, Ragged, SideBySide, TrainingRows, pair_batch, tokenise
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 
@@ -140,6 +140,27 @@ def test_rows_of_a_batch_have_similar_lengths_and_every_row_comes_once_an_epoch(
     assert second != first
     groups.set_epoch(0)
     assert list(groups) == first
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_vectors_side_by_side_have_the_batches_that_each_has_alone(count: int) -> None:
+    lengths = np.random.default_rng(1).integers(5, 60, 21 * count)
+    vector = np.random.default_rng(2).permutation(np.repeat(np.arange(count), 21))
+    groups = SideBySide(lengths, vector, 4, seed=3)
+    for epoch in (0, 1):
+        groups.set_epoch(epoch)
+        order = np.array(list(groups))
+        assert sorted(order) == list(range(len(groups)))
+        steps = np.split(order, range(4 * count, len(order), 4 * count))
+        assert [len(step) for step in steps] == [4 * count] * 5 + [count]
+        for one in range(count):
+            places = np.flatnonzero(vector == one)
+            alone = LengthGroups(lengths[places], 4, seed=3)
+            alone.set_epoch(epoch)
+            mine = np.concatenate([step[vector[step] == one] for step in steps])
+            assert mine.tolist() == places[list(alone)].tolist()
+    with pytest.raises(ValueError, match="equally many"):
+        SideBySide(lengths[:5], np.array([0, 0, 1, 1, 1]), 4, seed=3)
 
 
 WORDS = st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=6)

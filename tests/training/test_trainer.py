@@ -182,6 +182,23 @@ def test_two_values_in_one_pass_have_the_gradients_of_each_alone(fresh: Fresh, r
             torch.testing.assert_close(joint[(i // 2, name, i % 2)], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_values_trained_in_one_pass_end_in_the_vectors_of_each_trained_alone(
+    names: str, fresh: Fresh, rows: Rows, train: Train, small: TrainingSettings
+) -> None:
+    parts = [rows(10, seed=place, vector=place) for place in range(len(names))]
+    small = small.model_copy(update={"max_grad_norm": 0.5, "warmup": 0.3})  # each vector is clipped by its own norm
+    settings = small.model_copy(update={"batch_size": small.batch_size * len(names)})
+    together = train(fresh(*names), TrainingRows.concat(parts), settings, work="joint")
+    for name, part in zip(names, parts, strict=True):
+        alone = train(fresh(name), training_of(part), small, work=name)
+        assert alone.best_step == together.best_step == 6
+        for layer, factors in alone.vectors[name].layers.items():
+            found = together.vectors[name].layers[layer]
+            torch.testing.assert_close(found.A, factors.A, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(found.B, factors.B, rtol=1e-3, atol=1e-4)
+
+
 def training_of(rows: TrainingRows) -> TrainingRows:
     return replace(rows, vector=np.zeros(len(rows), np.int64))
 
@@ -219,24 +236,27 @@ def test_accumulated_passes_equal_the_big_batch_also_at_a_ragged_end(
             assert same.get("accuracy", 0) == pytest.approx(one.get("accuracy", 0), abs=1 / 4)
 
 
-def test_gradient_checkpointing_computes_again_and_gives_the_same_gradients(
+def test_gradient_checkpointing_computes_again_and_gives_the_same_gradients_of_every_rows_vector(
     fresh: Fresh, rows: Rows, tmp_path: Path
 ) -> None:
-    training = rows(6)
+    training = replace(rows(6), vector=np.array([0, 1, 0, 0, 1, 1]), weight=np.linspace(0.5, 2, 6))
     found = []
     for checkpointing in (False, True):
         soup = stirred(fresh("a", "b"))
         if checkpointing:
             soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        trainer = trainer_of(soup, training, tmp_path, ["a"])
-        calls = []
+        trainer = trainer_of(soup, training, tmp_path, ["a", "b"])
+        assert trainer.shared
+        read: list[int] = []
         layer = next(module for module in soup.modules() if isinstance(module, SoupLinear))
-        layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        found.append(gradients(soup, trainer, list(range(6)), ["a"]))
-        assert len(calls) == (2 if checkpointing else 1)
-    assert found[0][0] == found[1][0]
+        layer.register_forward_hook(lambda _module, inputs, _output, read=read: read.append(len(inputs[0])))
+        found.append(gradients(soup, trainer, list(range(6)), ["a", "b"]))
+        # All rows twice, or once, in passes of similar length.
+        assert (read == [6, 6]) if checkpointing else (sum(read) == 6)
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
     for one, same in zip(found[0][1], found[1][1], strict=True):
-        torch.testing.assert_close(same, one, rtol=1e-5, atol=1e-7)
+        assert one.any()
+        torch.testing.assert_close(same, one, rtol=1e-5, atol=1e-6)
 
 
 def test_the_likelihood_term_is_the_chosen_answers_loss_per_token(fresh: Fresh, rows: Rows, tmp_path: Path) -> None:
@@ -319,6 +339,34 @@ def test_a_bfloat16_base_is_not_taken_for_another_base(
     assert 1e-3 < np.abs(training.reference - exact).max() < 1
     losses = [row["loss"] for row in train(soup, training, small).curves]
     assert losses[0] == pytest.approx(LN2, abs=0.05)
+
+
+def test_bfloat16_is_by_itself_only_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TrainingSettings(bf16=True).autocasts("cpu")
+    assert not TrainingSettings(bf16=False).autocasts("cuda")
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert TrainingSettings().autocasts("cuda") == has
+        assert not TrainingSettings().autocasts("cpu")
+
+
+def test_training_in_bfloat16_computes_in_it_and_starts_at_ln_2(
+    fresh: Fresh, rows: Rows, train: Train, small: TrainingSettings
+) -> None:
+    found = []
+    for bf16 in (False, True):
+        soup = fresh("a")
+        kinds = set()
+        layer = next(module for module in soup.modules() if isinstance(module, SoupLinear))
+        layer.layer.register_forward_hook(
+            lambda _m, _i, output, soup=soup, kinds=kinds: kinds.add((soup.training, output.dtype))
+        )
+        trained = train(soup, rows(8), small.model_copy(update={"bf16": bf16}), work=str(bf16))
+        assert (True, torch.bfloat16 if bf16 else torch.float32) in kinds
+        assert trained.curves[0]["loss"] == pytest.approx(LN2, abs=0.05 if bf16 else 1e-5)
+        assert all(factors.B.dtype == torch.float32 for factors in trained.vectors["a"].layers.values())
+        found.append(trained.curves[-1]["loss"])
+    assert found[0] == pytest.approx(found[1], abs=0.05)
 
 
 def test_an_empty_sequence_of_ids_is_kept() -> None:

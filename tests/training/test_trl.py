@@ -1,5 +1,6 @@
 """The loss and its gradients equal those of TRL's DPOTrainer on the same rows."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import tiny
-from valuesoup.soup import Soup
+from valuesoup.soup import Soup, head
 from valuesoup.training.rows import TrainingRows
 from valuesoup.training.settings import TrainingSettings
 from valuesoup.training.trainer import PreferenceTrainer
@@ -16,7 +17,7 @@ from valuesoup.training.trainer import PreferenceTrainer
 BETA = 0.3
 
 
-def trl_trainer(kind: str, soup: Soup, count: int, folder: Path) -> Any:
+def trl_trainer(model: Any, soup: Soup, count: int, folder: Path) -> Any:
     """TRL's trainer on the same base, with the soup's factors copied into PEFT's adapter."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -27,7 +28,7 @@ def trl_trainer(kind: str, soup: Soup, count: int, folder: Path) -> Any:
         for pair in tiny.random_pairs(count)
     ]
     trainer = DPOTrainer(
-        model=tiny.family(kind),
+        model=model,
         args=DPOConfig(
             output_dir=str(folder), beta=BETA, max_length=None, bf16=False, use_cpu=True, report_to="none",
             gradient_checkpointing=False, disable_dropout=True, disable_tqdm=True,
@@ -49,12 +50,23 @@ def _place(soup: Soup, layer: str) -> slice:
     return slice(start, start + 2)
 
 
-# The windows of mistral and gemma2 are shorter here than the sequences, so these compute prompts for each response.
-@pytest.mark.filterwarnings("ignore:.*prompts are computed once for each response")
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral"])
+FAMILIES = [
+    "llama", "gpt2", "gpt_neox", "qwen2", "qwen3", "gemma", "gemma2", "gemma2-window-64", "gemma3_text",
+    "gemma3_text-window-6", "mistral", "mistral-window-64", "phi", "phi3", "olmo2", "granite", "cohere", "cohere2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAMILIES)  # mistral's and gemma2's windows are shorter than the sequences
 def test_loss_and_gradients_equal_trls_on_ragged_batches(
-    kind: str, fresh: Callable[..., Soup], rows: Callable[..., TrainingRows], tmp_path: Path
+    kind: str,
+    model_of: Callable[[str], Any],
+    fresh: Callable[..., Soup],
+    rows: Callable[..., TrainingRows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    warnings.filterwarnings("error", ".*(prompts are computed once|logits are computed whole)")
+    monkeypatch.setattr(head, "PIECE", 5 * (tiny.WORDS + 5))  # five positions at a time
     from transformers import TrainingArguments
 
     soup = fresh("a", kind=kind)
@@ -65,7 +77,7 @@ def test_loss_and_gradients_equal_trls_on_ragged_batches(
     training = rows(12, kind=kind)
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     mine = PreferenceTrainer(soup, training, ["a"], TrainingSettings(beta=BETA), args=arguments)
-    theirs = trl_trainer(kind, soup, 12, tmp_path)
+    theirs = trl_trainer(model_of(kind), soup, 12, tmp_path)
     for factor in soup.parameters_of(["a"]):
         factor.requires_grad_(True)
 

@@ -6,7 +6,9 @@ from itertools import permutations
 from typing import assert_never
 
 from valuesoup.config import MethodConfig
+from valuesoup.errors import UserError
 from valuesoup.methods import Decorrelated, Independent, Margin, Mixed, Sequential, Weighted
+from valuesoup.methods.choices import Grid
 from valuesoup.methods.compositions import Linear
 from valuesoup.pipeline import training
 from valuesoup.pipeline.pairsets import PairSet, PairSets
@@ -275,7 +277,16 @@ class _Cook:
         )
 
     def _finished(self, policies: Sequence[tuple[Node, Mapping[str, float] | None, str]]) -> None:
-        """Offer finished policies, each at weight 1 of its own vector."""
+        """Offer finished policies, each at weight 1 of its own vector.
+
+        Raises:
+            UserError: Only a part of them is to be measured, although all are made.
+        """
+        if isinstance(self.method.weights, Grid) and self.method.weights.evaluations is not None:
+            raise UserError(
+                f"method '{self.name}' makes a policy for each of its weight vectors before any is measured, so "
+                "weights.evaluations would save nothing of that; leave it out, or take fewer weight vectors."
+            )
         # A vector's name holds no dot, so policies are counted, and the candidate's label says which is which.
         self.made.vectors = {f"policy-{place}": node for place, (node, _, _) in enumerate(policies, 1)}
         self.made.candidates = [

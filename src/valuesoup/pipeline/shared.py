@@ -31,14 +31,15 @@ class Shared:
     @classmethod
     def of(cls, config: RunConfig) -> "Shared":
         """Plan what comes before any method."""
+        sources = {value: [data_ref(source) for source in of.data] for value, of in config.values.items()}
         pairs = {
             value: data.read_pairs(
                 f"read the pairs of {value}",
-                sources=[data_ref(source) for source in of.data],
+                sources=of,
                 value=value,
-                seed=config.seed,
+                seed=data.seed_of_pairs(of, config.seed),
             )
-            for value, of in config.values.items()
+            for value, of in sources.items()
         }
         split = data.split(
             "split by prompt",
@@ -63,13 +64,24 @@ class Shared:
     def pair_scores(self, dataset: str, value: str, pairs: Node | None = None) -> Node:
         """Scores of the training and validation pairs of one data set (of the split, or of ``pairs``) by one value."""
         column = self.config.values[value].reward.column if pairs is None else None
-        return values.score_pairs(
-            f"score the {dataset} pairs by {value}",
+        scores = None
+        if column is None:
+            # Those of the pairs as read: they serve every split, and so every seed.
+            rewards = self._rated_by_one_model(value)
+            scores = values.score_pairs(
+                f"score the {dataset} pairs by {' and '.join(rewards)}",
+                pairs=pairs or self.split.inputs["pairs"][dataset],
+                dataset=dataset,
+                rewards=rewards,
+                device=self.device,
+            )
+        return values.part_scores(
+            f"scores of the {dataset} pairs by {value}",
             split=pairs or self.split,
             dataset=dataset,
             value=value,
-            reward=column or self.rewards[value],
-            device=self.device,
+            scores=scores,
+            column=column,
         )
 
     def gaps(self, dataset: str, statistics: str) -> Node:
@@ -84,11 +96,13 @@ class Shared:
 
     def log_probs(self, pairs: Node, dataset: str, policy: Node | None, whose: str = "reference") -> Node:
         """Log-probabilities of both responses of each pair under the base, or under a trained policy."""
+        # The base's are those of the pairs as read: they serve every split, and so every seed.
+        as_read = policy is None and pairs.key == self.split.key
         return training.reference(
             f"{whose} log-probabilities of the {dataset} pairs",
             base=self.base,
-            pairs=pairs,
-            dataset=dataset,
+            pairs=self.split.inputs["pairs"][dataset] if as_read else pairs,
+            dataset=None if as_read else dataset,
             policy=policy,
             max_length=self.config.training.max_length,
             device=self.device,
@@ -112,18 +126,18 @@ class Shared:
         )
 
     def rated(self, label: str, answers: Node, prompts: Node) -> dict[str, Node]:
-        """Scores of answers by every value; ``label`` says whose."""
+        """Scores of answers by every value; ``label`` says whose. Values that one model rates have one node."""
+        groups = {value: self._rated_by_one_model(value) for value in self.values}
         return {
             value: rating.rate_answers(
-                f"score {label} by {value}",
+                f"score {label} by {' and '.join(rewards)}",
                 answers=answers,
                 prompts=prompts,
-                value=value,
-                reward=self.rewards[value],
+                rewards=rewards,
                 source=None,
                 device=self.device,
             )
-            for value in self.values
+            for value, rewards in groups.items()
         }
 
     def rated_by_function(self, label: str, answers: Node, prompts: Node, value: str, function: str) -> Node:
@@ -132,11 +146,19 @@ class Shared:
             label,
             answers=answers,
             prompts=prompts,
-            value=value,
-            reward=function,
+            rewards={value: function},
             source=function_hash(function),
             device=self.device,
         )
+
+    def _rated_by_one_model(self, value: str) -> dict[str, Node | RewardRef]:
+        """Return the rewards of all values that are outputs of the same model as this value's, its own included."""
+        own = self.rewards[value]
+        return {
+            other: reward
+            for other, reward in self.rewards.items()
+            if other == value or (isinstance(own, RewardRef) and isinstance(reward, RewardRef) and own.reads_as(reward))
+        }
 
 
 def _base(config: RunConfig, split: Node) -> Node | BaseRef:

@@ -1,11 +1,13 @@
 """Sources of a training: pairs of a data set, with the weight, scale, margin and reference that the loss wants."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuesoup.errors import RunError
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, open_tokenizer
 from valuesoup.rewards import RewardTable
@@ -75,6 +77,27 @@ def selected(source: Source, part: str) -> int:
     return int(np.count_nonzero(weights))
 
 
+def save_log_probs(folder: Path, ids: Sequence[str], found: NDArray[np.float64]) -> None:
+    """Store (N, 2) log-probabilities of chosen and rejected by the ids of their pairs."""
+    np.save(folder / "ids.npy", np.asarray(ids, dtype=str))
+    np.save(folder / "log_probs.npy", found)
+
+
+def load_log_probs(artifact: Artifact, ids: Sequence[str]) -> NDArray[np.float64]:
+    """Return the stored log-probabilities of these pairs, (N, 2), NaN for pairs that are too long.
+
+    Raises:
+        RunError: A pair is not among those stored.
+    """
+    known, found = np.load(artifact.path / "ids.npy"), np.load(artifact.path / "log_probs.npy")
+    wanted = np.asarray(ids, dtype=str)
+    order = np.argsort(known, kind="stable")
+    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)] if len(known) else order
+    if len(places) != len(wanted) or (known[places] != wanted).any():
+        raise RunError(f"{artifact.path.name} lacks log-probabilities of some pairs; remove it and run again.")
+    return np.asarray(found[places], dtype=np.float64)
+
+
 def _rows(
     base: Artifact | BaseRef, source: Source, part: str, vector: int, settings: TrainingSettings
 ) -> "TrainingRows | None":
@@ -85,8 +108,8 @@ def _rows(
     pairs = load_part(source["pairs"], source["dataset"], part)
     if not len(pairs):
         return None  # and no scores of it
-    reference = np.load(source["reference"].path / f"{part}.npy")
-    margin = sum((_margin(one, part, settings.beta) for one in source["margins"]), np.zeros(len(pairs)))
+    reference = load_log_probs(source["reference"], pairs.ids)
+    margin = sum((_margin(one, part, pairs.ids, settings.beta) for one in source["margins"]), np.zeros(len(pairs)))
     weights = _selection(source, part)
     if weights is None:
         weights = np.ones(len(pairs))
@@ -114,7 +137,7 @@ def _selection(source: Source, part: str) -> NDArray[np.float64] | None:
     return found
 
 
-def _margin(margin: MarginSource, part: str, beta: float) -> NDArray[np.float64]:
+def _margin(margin: MarginSource, part: str, ids: Sequence[str], beta: float) -> NDArray[np.float64]:
     """Return w_j·Δr_j of each pair, NaN where a pair is too long for the policy."""
     if margin["scores"] is not None:
         table = RewardTable.load(margin["scores"].path / f"{part}.parquet")
@@ -125,6 +148,6 @@ def _margin(margin: MarginSource, part: str, beta: float) -> NDArray[np.float64]
     else:
         assert margin["policy"] is not None
         assert margin["base"] is not None
-        ratio: Any = np.load(margin["policy"].path / f"{part}.npy") - np.load(margin["base"].path / f"{part}.npy")
+        ratio = load_log_probs(margin["policy"], ids) - load_log_probs(margin["base"], ids)
         gaps = beta * (ratio[:, 0] - ratio[:, 1])
     return np.asarray(margin["share"] * gaps)

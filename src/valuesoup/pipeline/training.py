@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from valuesoup.data import Pairs
 from valuesoup.errors import UserError
 from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.inputs import BaseRef, open_base
-from valuesoup.pipeline.sources import PARTS, Source, selected, training_rows
+from valuesoup.pipeline.sources import PARTS, Source, save_log_probs, selected, training_rows
 from valuesoup.store import Artifact, Work, fingerprint, stage
 from valuesoup.training.settings import TrainingSettings
 
@@ -26,20 +27,29 @@ LEAST_VALIDATION = 16
 """With fewer validation pairs left after a filter, the validation loss is taken on all of them (and says so)."""
 
 
-@stage("reference", version=2, ignore=("device",))
+@stage("reference", version=3, ignore=("device",))
 def reference(
     work: Work,
     *,
     base: Artifact | BaseRef,
     pairs: Artifact,
-    dataset: str,
+    dataset: str | None,
     policy: Artifact | None,
     max_length: int,
     device: str,
 ) -> None:
-    """Store log π of both responses of every training and validation pair; NaN for pairs that are too long.
+    """Store log π of both responses of every pair, by the pair's id; NaN for pairs that are too long.
 
-    π is the base, or a trained policy on it. One pass over the base serves every method, threshold and rank.
+    One pass over the base serves every method, threshold, rank, split and seed.
+
+    Args:
+        work: Of the stage.
+        base: The base.
+        pairs: Pairs as read, or laid out like the split.
+        dataset: Which data set of a split, of which the training and validation pairs are taken; None: all as read.
+        policy: A trained policy on the base; None: the base itself.
+        max_length: Longest prompt + response in tokens.
+        device: Where to compute.
     """
     from valuesoup.soup import Soup, ValueVector, position_limit, target_layers
     from valuesoup.training.reference import pair_log_probs
@@ -52,18 +62,20 @@ def reference(
     else:
         soup = Soup.from_adapters(model, {POLICY: ValueVector.load(policy.path / "adapter")}, tokenizer)
         weights = soup.weight_rows({POLICY: 1.0}, 1).to(model.device)
-    for part in PARTS:
-        if not (pairs.path / dataset / f"{part}.parquet").is_file():
-            continue
-        listed = load_part(pairs, dataset, part)
-        found = np.full((len(listed), 2), np.nan)
-        tokens = tokenise(listed, tokenizer, min(max_length, position_limit(model.config)))
-        with work.task(len(tokens), "pairs") as task:
-            found[tokens.places] = pair_log_probs(soup, weights, tokens, on_done=task.advance)
-        np.save(work.out / f"{part}.npy", found)
+    if dataset is None:
+        parts = [Pairs.load(pairs.path / "pairs.parquet")]
+    else:
+        kept = [part for part in PARTS if (pairs.path / dataset / f"{part}.parquet").is_file()]
+        parts = [load_part(pairs, dataset, part) for part in kept]
+    listed = Pairs.concat(parts)
+    found = np.full((len(listed), 2), np.nan)
+    tokens = tokenise(listed, tokenizer, min(max_length, position_limit(model.config)))
+    with work.task(len(tokens), "pairs") as task:
+        found[tokens.places] = pair_log_probs(soup, weights, tokens, on_done=task.advance)
+    save_log_probs(work.out, listed.ids, found)
 
 
-@stage("train", version=2, ignore=("device", "minimum", "report_to"))
+@stage("train", version=3, ignore=("device", "minimum", "report_to"))
 def train(
     work: Work,
     *,
@@ -113,7 +125,7 @@ def train(
     _save(work.out, soup, POLICY, {**summary, **note})
 
 
-@stage("train-joint", ignore=("device", "minimum", "report_to"))
+@stage("train-joint", version=2, ignore=("device", "minimum", "report_to"))
 def train_joint(
     work: Work,
     *,
@@ -129,7 +141,9 @@ def train_joint(
     """Train a vector per value in one pass, each row its own value's, with the penalty on all pairs of vectors.
 
     Each vector starts from a draw of its own: equal factors would have equal gradients of the penalty, and stay so.
-    A step holds ``batch_size`` pairs per vector on average, and the loss is the sum of the vectors' mean losses.
+    A step holds ``batch_size`` pairs of each vector (on average, where they have not equally many), and the loss is
+    the sum of the vectors' mean losses. Gradients are clipped per vector: without dropout and penalty, vectors of
+    equally many pairs go through the steps of their own trainings.
     """
     from valuesoup.training.decorrelation import Decorrelation
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from valuesoup.soup.head import token_scores
+
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
 
@@ -57,6 +59,10 @@ class SequenceBatch:
             self.response_mask.to(device),
         )
 
+    def position_ids(self) -> Tensor:
+        """Return each token's position in its sequence, the shape of ``input_ids``, 0 on padding to the left."""
+        return (self.attention_mask.cumsum(1) - 1).clamp(min=0)
+
 
 def batches_by_length(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list[int]]:
     """Yield the places of sequences in batches of similar length, at most ``rows`` and ``LOGIT_BUDGET`` logits each.
@@ -87,7 +93,7 @@ def response_logits(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) 
         weights,
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        position_ids=(batch.attention_mask.cumsum(1) - 1).clamp(min=0),
+        position_ids=batch.position_ids(),
         use_cache=False,
         logits_to_keep=width + 1,
     )
@@ -97,6 +103,13 @@ def response_logits(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) 
 
 def token_log_probs(soup: "Soup", weights: Tensor | None, batch: SequenceBatch) -> Tensor:
     """Return log π(token | before) of each response token, (rows, response width), 0 on padding."""
-    logits = response_logits(soup, weights, batch)
-    picked = logits.gather(-1, batch.responses[..., None])[..., 0] - logits.logsumexp(-1)
-    return picked.masked_fill(~batch.response_mask, 0.0)
+    # The last token of a row predicts nothing that is wanted.
+    return token_scores(
+        soup,
+        weights,
+        batch.responses,
+        batch.response_mask,
+        input_ids=batch.input_ids[:, :-1],
+        attention_mask=batch.attention_mask[:, :-1],
+        position_ids=batch.position_ids()[:, :-1],
+    )

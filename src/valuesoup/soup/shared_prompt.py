@@ -18,15 +18,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from valuesoup.soup.head import token_scores
 from valuesoup.soup.sequences import SequenceBatch, token_log_probs
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
 
-WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
-"""What configurations call the reach of a layer that does not see the whole row."""
+CHUNKS = ("attention_chunk_size", "window_size")
+"""What configurations call the reach of a layer for which no mask is made here."""
+SLIDING = "sliding_attention"
+"""What configurations call a layer that sees a window of the last tokens."""
+CHECKED_WINDOW = 5
+"""With which window a base is checked that has one, as its own would take long sequences."""
+PADDING = 0.1
+"""Most of a forward pass that is padding: rows of a batch that differ more in length take one each."""
 AGREEMENT = {"float32": 1e-3, "16 bit": 0.5}
 """How far a token's log-probabilities of the two ways may differ, in nats; a wrong mask shifts some by far more."""
 
@@ -96,10 +102,14 @@ class PairBatch:
         columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
         return (columns - start - self.lengths[:, 2:3] * (columns >= second)).clamp(min=0)
 
-    def mask(self, dtype: torch.dtype) -> Tensor:
+    def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
         """Return what is added to the attention scores, (pairs, 1, width, width): 0 where a token sees another.
 
         Numbers and not truth values, which eager attention would add as 0 and 1.
+
+        Args:
+            dtype: Of the numbers.
+            window: How many of the last tokens of its own sequence a token sees, itself included; None: all.
         """
         start, first, second = self.starts()
         columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
@@ -107,6 +117,9 @@ class PairBatch:
         padding = (columns >= start)[:, :, None] & (columns < start)[:, None, :]
         other = (columns >= second)[:, :, None] & ((columns >= first) & (columns < second))[:, None, :]
         closed = (columns[:, None] < columns) | padding | other
+        if window is not None:
+            positions = self.positions()
+            closed |= positions[:, :, None] - positions[:, None, :] >= window
         return torch.zeros(closed.shape, dtype=dtype, device=closed.device).masked_fill(closed, torch.finfo(dtype).min)[
             :, None
         ]
@@ -124,6 +137,26 @@ class PairBatch:
         before = self.tokens.repeat(2, 1).gather(1, (start + place).clamp(min=0)).masked_fill(place < 0, 0)
         attention = torch.cat([place >= 0, mask], 1).long()
         return SequenceBatch(torch.cat([before, responses], 1), attention, responses, mask)
+
+    def take(self, rows: Sequence[int]) -> "PairBatch":
+        """Return these pairs, padded no more than they need."""
+        lengths = self.lengths[rows]
+        tokens, targets = int(lengths.sum(1).max()) - 1, int(lengths[:, 1:].sum(1).max())
+        return PairBatch(self.tokens[rows, -tokens:], self.targets[rows, -targets:], lengths)
+
+    def groups(self) -> list[list[int]]:
+        """Return the rows in groups of similar length, of each of which at most ``PADDING`` is padding."""
+        sizes = (self.lengths.sum(1) - 1).tolist()
+        return _groups(sorted(range(len(sizes)), key=lambda row: (-sizes[row], row)), sizes)
+
+
+def _groups(rows: list[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Cut rows, the longest first, where that leaves the least padding, until it is little."""
+    whole = len(rows) * sizes[rows[0]]
+    if whole - sum(sizes[row] for row in rows) <= PADDING * whole:
+        return [rows]
+    cut = min(range(1, len(rows)), key=lambda at: at * sizes[rows[0]] + (len(rows) - at) * sizes[rows[at]])
+    return [*_groups(rows[:cut], sizes), *_groups(rows[cut:], sizes)]
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
@@ -151,29 +184,60 @@ def response_log_probs(
         batch: The pairs.
         shared: Compute the prompt once (see :func:`shares_prompts`), or once for each response.
     """
+    # Checkpointing runs layers again in the backward pass, with the rows' weights of the last forward pass.
+    checkpoints = any(getattr(module, "gradient_checkpointing", False) for module in soup.model.modules())
+    groups = [] if checkpoints else batch.groups()
+    if len(groups) < 2:
+        return _log_probs(soup, weights, batch, shared=shared)
+    found = []
+    for rows in groups:
+        own = weights[rows] if weights is not None and len(weights) > 1 else weights
+        found.append(_log_probs(soup, own, batch.take(rows), shared=shared))
+    back = np.argsort([row for rows in groups for row in rows]).tolist()
+    chosen, rejected = (torch.cat(side)[back] for side in zip(*found, strict=True))
+    return chosen, rejected
+
+
+def _log_probs(soup: "Soup", weights: Tensor | None, batch: PairBatch, *, shared: bool) -> tuple[Tensor, Tensor]:
     if not shared:
         rows = weights.repeat(2, 1) if weights is not None and len(weights) > 1 else weights
         chosen, rejected = token_log_probs(soup, rows, batch.apart()).sum(1).chunk(2)
         return chosen, rejected
-    width = batch.targets.shape[1]
-    logits: Tensor = soup(
+    sides = batch.sides()
+    tokens = token_scores(
+        soup,
         weights,
+        batch.targets,
+        sides.any(0),
         input_ids=batch.tokens,
-        attention_mask=batch.mask(soup.model.dtype),
+        attention_mask=_masks(soup, batch),
         position_ids=batch.positions(),
-        use_cache=False,
-        logits_to_keep=width,
-    ).logits[:, -width:]
-    tokens = -functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-    chosen, rejected = tokens.view(batch.targets.shape).masked_fill(~batch.sides(), 0.0).sum(2)
+    )
+    chosen, rejected = tokens.masked_fill(~sides, 0.0).sum(2)
     return chosen, rejected
+
+
+def _masks(soup: "Soup", batch: PairBatch) -> Tensor | dict[str, Tensor]:
+    """Return the mask of all layers, or one by kind of layer where some see a window that is shorter than the rows."""
+    config: Any = soup.model.config.get_text_config()
+    window = _window(config)
+    if window is None or batch.tokens.shape[1] <= window:
+        return batch.mask(soup.model.dtype)
+    kinds = sorted(set(getattr(config, "layer_types", None) or [SLIDING]))
+    masks = {kind: batch.mask(soup.model.dtype, window if kind == SLIDING else None) for kind in kinds}
+    return masks if len(masks) > 1 else masks[kinds[0]]
+
+
+def _window(config: Any) -> int | None:
+    window = getattr(config, "sliding_window", None)
+    return window if isinstance(window, int) and window > 0 else None
 
 
 def shares_prompts(soup: "Soup", longest: int) -> bool:
     """Return whether this base computes a prompt once for both responses exactly; warns where it does not.
 
-    It must see the whole row in every layer, take a mask of its own and positions that start again: the configuration
-    tells the first, a few tokens computed both ways the others.
+    It must take masks of its own, for each kind of layer where some see a window, and positions that start again,
+    which a few tokens computed both ways tell.
 
     Args:
         soup: The soup, on its device.
@@ -188,7 +252,7 @@ def shares_prompts(soup: "Soup", longest: int) -> bool:
 
 def _obstacle(soup: "Soup", longest: int) -> str | None:
     config: Any = soup.model.config.get_text_config()
-    for name in WINDOWS:
+    for name in CHUNKS:
         reach = getattr(config, name, None)
         if isinstance(reach, int) and 0 < reach < longest:
             return f"its {name} of {reach} is shorter than a sequence of {longest} tokens"
@@ -196,15 +260,26 @@ def _obstacle(soup: "Soup", longest: int) -> str | None:
     sizes = ((9, 6, 2), (4, 3, 7))
     parts = [[torch.randint(config.vocab_size, (n,), generator=draw).tolist() for n in pair] for pair in sizes]
     batch = PairBatch.build(*zip(*parts, strict=True)).to(soup.model.get_input_embeddings().weight.device)
-    training = soup.training
+    training, window = soup.training, _window(config)
+    windowed = window is not None and window < longest
     soup.eval()
     try:
-        with torch.no_grad():
-            together, apart = (torch.stack(response_log_probs(soup, None, batch, shared=way)) for way in (True, False))
+        far = _far(soup, batch)
+        if windowed:
+            config.sliding_window = CHECKED_WINDOW
+            far = max(far, _far(soup, batch))
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         return f"it does not take a mask of its own ({type(error).__name__})"
     finally:
         soup.train(training)
-    far = float(((together - apart).abs() / batch.sizes()).max())
+        if windowed:
+            config.sliding_window = window
     tolerance = AGREEMENT["float32" if soup.model.dtype == torch.float32 else "16 bit"]
     return None if far <= tolerance else f"its log-probabilities are then {far:.2g} nats per token off"
+
+
+@torch.no_grad()
+def _far(soup: "Soup", batch: PairBatch) -> float:
+    """Return how far the two ways are apart, in nats per token."""
+    together, apart = (torch.stack(response_log_probs(soup, None, batch, shared=way)) for way in (True, False))
+    return float(((together - apart).abs() / batch.sizes()).max())

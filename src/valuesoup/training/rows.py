@@ -271,6 +271,46 @@ class LengthGroups(Sampler[int]):
         yield from order[rest].tolist()
 
 
+class SideBySide(Sampler[int]):
+    """Draws the rows of several vectors, equally many of each, so that each vector has its own batches.
+
+    A step holds, for every vector in turn, the batch that :class:`LengthGroups` gives it when it trains alone; so
+    vectors trained in one pass see what they would see one after the other.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], vector: NDArray[np.int64], batch: int, seed: int) -> None:
+        """Prepare.
+
+        Args:
+            lengths: Of each row.
+            vector: Of each row.
+            batch: Rows of a batch of one vector.
+            seed: Of the order.
+
+        Raises:
+            ValueError: The vectors have not equally many rows.
+        """
+        self.places = [np.flatnonzero(vector == one) for one in np.unique(vector)]
+        if len({len(places) for places in self.places}) > 1:
+            raise ValueError("the vectors have not equally many rows")
+        self.groups = [LengthGroups(lengths[places], batch, seed) for places in self.places]
+        self.batch = batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; the data loader calls it."""
+        for groups in self.groups:
+            groups.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+    def __iter__(self) -> Iterator[int]:
+        orders = [places[list(groups)] for places, groups in zip(self.places, self.groups, strict=True)]
+        for start in range(0, len(orders[0]), self.batch):
+            for order in orders:
+                yield from order[start : start + self.batch].tolist()
+
+
 def pair_batch(inputs: dict[str, Any]) -> PairBatch:
     """Return the token part of a collated batch."""
     return PairBatch(inputs["tokens"], inputs["targets"], inputs["lengths"])

@@ -43,8 +43,8 @@ class TrainingSettings(BaseModel):
     """Validation losses (and checkpoints) per epoch; the vector of the best one is kept."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass to save memory."""
-    bf16: bool = False
-    """Train in bfloat16 autocast."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Train in bfloat16 autocast; ``auto``: on a GPU that computes in it, and in float32 on a CPU."""
     report_to: tuple[str, ...] = ()
     """Trackers of transformers.Trainer, e.g. wandb, trackio, tensorboard, mlflow."""
 
@@ -58,6 +58,16 @@ class TrainingSettings(BaseModel):
     def lora_alpha(self) -> float:
         """The alpha in force."""
         return self.alpha if self.alpha is not None else 2.0 * self.rank
+
+    def autocasts(self, device: str) -> bool:
+        """Return whether training on a kind of device, such as ``cpu`` or ``cuda``, is in bfloat16 autocast."""
+        if self.bf16 != "auto":
+            return self.bf16
+        if device != "cuda":
+            return False
+        import torch
+
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
     def steps(self, rows: int) -> int:
         """Return the optimiser steps of a training on that many rows."""

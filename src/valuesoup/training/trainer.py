@@ -16,8 +16,9 @@ from valuesoup.errors import RunError
 from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.soup.vector import ValueVector
 from valuesoup.store.files import write_atomic
+from valuesoup.training.checkpoints import last_checkpoint, load_state, save_state
 from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
-from valuesoup.training.rows import LengthGroups, TrainingRows, pair_batch
+from valuesoup.training.rows import LengthGroups, SideBySide, TrainingRows, pair_batch
 from valuesoup.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -90,10 +91,20 @@ class PreferenceTrainer(Trainer):
         parts = [cast("TrainingRows", part) for part in (self.train_dataset, self.eval_dataset) if part is not None]
         self.shared = shares_prompts(soup, max(part.pairs.longest() for part in parts))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups | SideBySide:
         rows = cast("TrainingRows", train_dataset or self.train_dataset)
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        counts = np.bincount(rows.vector, minlength=len(self.names))
+        if len(counts) > 1 and len(set(counts)) == 1 and step % len(counts) == 0:
+            return SideBySide(rows.lengths(), rows.vector, step // len(counts), self.args.seed)
         return LengthGroups(rows.lengths(), step, self.args.seed)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradients of each vector as if it trained alone, and return the norm of all before that."""
+        most = self.args.max_grad_norm
+        norms = [self.accelerator.clip_grad_norm_(self.soup.parameters_of([name]), most) for name in self.names]
+        whole: Tensor = torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
+        return whole
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         order: list[int] = np.argsort(eval_dataset.lengths(), kind="stable").tolist()
@@ -116,7 +127,8 @@ class PreferenceTrainer(Trainer):
         """Return the one loss, summed over the batch's rows and divided by the step's (by the batch's without)."""
         batch = pair_batch(inputs)
         weights = self._one_hot.to(batch.tokens.device)[inputs["vector"]]
-        chosen, rejected = response_log_probs(cast("Soup", model), weights, batch, shared=self.shared)
+        with self.accelerator.autocast():
+            chosen, rejected = response_log_probs(cast("Soup", model), weights, batch, shared=self.shared)
         reference_chosen, reference_rejected = inputs["reference"].unbind(1)
         losses = preference_loss(
             chosen,
@@ -303,7 +315,7 @@ def train_vectors(
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.0,
         max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
+        bf16=settings.autocasts(device.type),
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",
@@ -352,39 +364,6 @@ def train_vectors(
         best_step=int(record["step"]),
         best_loss=float(record["loss"]),
     )
-
-
-def save_state(soup: "Soup", name: str, folder: Path) -> None:
-    """Write one vector's factors as they are, for a checkpoint."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {str(place): p.detach().cpu().contiguous() for place, p in enumerate(soup.parameters_of([name]))}
-    temporary = folder / "vector.tmp"
-    save_file(tensors, temporary)
-    temporary.replace(folder / "vector.safetensors")
-
-
-def load_state(soup: "Soup", name: str, folder: Path) -> None:
-    """Read one vector's factors back."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / "vector.safetensors")
-    with torch.no_grad():
-        for place, parameter in enumerate(soup.parameters_of([name])):
-            parameter.copy_(tensors[str(place)])
-
-
-def last_checkpoint(work: Path) -> Path | None:
-    """Return the newest complete checkpoint; Trainer writes its state file last, so a torn one has none that parses."""
-    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
 
 
 def _curve(row: Mapping[str, float]) -> dict[str, float]:

@@ -71,7 +71,7 @@ def test_methods_without_a_dial_have_nothing_to_race_for() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("evaluation={racing: true, validation_prompts: 19}", r"starts with 10 prompts .* there are 19"),
+        ("evaluation={racing: true, validation_prompts: 31}", r"starts with 16 prompts .* there are 31"),
         ("evaluation.racing={first: 3}", "first"),
         ("evaluation.racing={growth: 1}", "growth"),
         ("evaluation.racing={confidence: 1}", "confidence"),

@@ -10,7 +10,7 @@ class RacingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    first: Annotated[int, Field(ge=4)] = 10
+    first: Annotated[int, Field(ge=4)] = 16
     """Prompts of the first part; per value, where each value is measured on its own prompts."""
     growth: Annotated[float, Field(gt=1)] = 2.0
     """Prompts answered after a part, divided by those before it."""

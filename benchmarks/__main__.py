@@ -1,4 +1,4 @@
-"""Runs the claims and figures and writes the claims to ``benchmarks/results/cpu.json``."""
+"""Runs the claims and figures, keeps the claims in ``benchmarks/results/cpu.json``, and writes the page of them all."""
 
 import argparse
 import json
@@ -6,12 +6,28 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import auditing, consistency, filtering, startup, training
+import torch
+
+from benchmarks import auditing, candidates, consistency, filtering, growth, scoring, search, startup, study, training
+from benchmarks.page import write_page
 from benchmarks.timing import Claim
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
-CLAIMS: dict[str, Callable[[int], Claim]] = {"filter": filtering.claim, "dpo-train-fp32": training.claim}
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+CLAIMS: dict[str, Callable[[int], Claim]] = {
+    "dpo-train-fp32": training.claim,
+    "dpo-train-bf16": training.bf16,
+    "study-train": study.claim,
+    "candidates-k11": candidates.k11,
+    "candidates-k11-published": candidates.k11_published,
+    "candidates-k66-few-prompts": candidates.k66_few_prompts,
+    "score": scoring.score,
+    "score-shared-prompt": scoring.score_shared_prompt,
+    "search-rows": search.claim,
+    "filter": filtering.claim,
+}
 FIGURES: dict[str, Callable[[int], list[str]]] = {
+    "growth": growth.figures,
     "startup": startup.figures,
     "consistency": consistency.figures,
     "audit": auditing.figures,
@@ -29,13 +45,16 @@ def main() -> None:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
+    torch.set_num_threads(1)  # of the same work, threads take more processor time, and how much more varies
     for name in names:
         if name in FIGURES:
             print("\n".join(FIGURES[name](arguments.repeats)), flush=True)
         else:
             claim = CLAIMS[name](arguments.repeats)
-            print(f"{claim.name} against {claim.opponent}: {claim.ratio} [{claim.low}, {claim.high}] ({claim.note})")
+            text = f"{claim.name} against {claim.opponent}: {claim.ratio} [{claim.low}, {claim.high}] ({claim.note})"
+            print(text, flush=True)
             _keep(claim)
+    write_page(RESULTS.parent, PAGE)
 
 
 def _keep(claim: Claim) -> None:

@@ -28,7 +28,7 @@ Answers = dict[tuple[int, int], list[int]]
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What both sides are given: vectors, candidates, prompts, and the new tokens of each answer, per candidate."""
 
     vectors: dict[str, ValueVector]
@@ -48,12 +48,12 @@ class _Job:
 
 def k11(repeats: int) -> Claim:
     """Mix two values at 11 weights and answer 50 prompts each; the opponent merges into the base's own layers."""
-    return _against_merging("candidates-k11", _job(values=2, prompts=50), repeats)
+    return _against_merging("candidates-k11", make_job(values=2, prompts=50), repeats)
 
 
 def k66_few_prompts(repeats: int) -> Claim:
     """Mix three values at 66 weights and answer 4 prompts each; the opponent merges into the base's own layers."""
-    return _against_merging("candidates-k66-few-prompts", _job(values=3, prompts=4), repeats)
+    return _against_merging("candidates-k66-few-prompts", make_job(values=3, prompts=4), repeats)
 
 
 def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
@@ -61,8 +61,8 @@ def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
 
     The opponent does a part, which is scaled up: loading by candidates, writing by new tokens.
     """
-    job = _job(values=2, prompts=50)
-    soup = _EndingSoup.from_adapters(make_base(), job.vectors)
+    job = make_job(values=2, prompts=50)
+    soup = EndingSoup.from_adapters(make_base(), job.vectors)
     draw = random.Random(4)
     mine: list[float] = []
     others: list[float] = []
@@ -73,7 +73,7 @@ def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
             vector.save_pretrained(f"{folder}/{name}")
         for _ in range(repeats):
             start = time.process_time()
-            written = _valuesoup(soup, job)
+            written = with_valuesoup(soup, job)
             mine.append(time.process_time() - start)
             places = draw.sample(range(len(job.candidates)), weights)
             loading, writing, found = 0.0, 0.0, {}
@@ -97,12 +97,12 @@ def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
     return Comparison(tuple(mine), tuple(others)).claim("candidates-k11-published", opponent, note)
 
 
-def _against_merging(name: str, job: _Job, repeats: int) -> Claim:
+def _against_merging(name: str, job: Job, repeats: int) -> Claim:
     shares: list[float] = []
     model = make_base()
     theirs = partial(_merging, model, job)
     compared = compare(
-        partial(_valuesoup, _EndingSoup.from_adapters(make_base(), job.vectors), job),
+        partial(with_valuesoup, EndingSoup.from_adapters(make_base(), job.vectors), job),
         theirs,
         lambda one, other: shares.append(_same(one, other)),
         repeats,
@@ -113,7 +113,7 @@ def _against_merging(name: str, job: _Job, repeats: int) -> Claim:
     return compared.claim(name, f"merge in place, transformers {version('transformers')} generate in batches", note)
 
 
-def _job(values: int, prompts: int) -> _Job:
+def make_job(values: int, prompts: int) -> Job:
     draw, noise = random.Random(3), torch.Generator().manual_seed(1)
     base = make_base()
 
@@ -126,7 +126,7 @@ def _job(values: int, prompts: int) -> _Job:
         return ValueVector(layers)
 
     candidates = simplex_grid(values, 10).tolist()
-    return _Job(
+    return Job(
         {f"v{place}": vector() for place in range(values)},
         candidates,
         [[draw.randrange(2, base.config.vocab_size) for _ in range(draw.randint(40, 80))] for _ in range(prompts)],
@@ -134,10 +134,11 @@ def _job(values: int, prompts: int) -> _Job:
     )
 
 
-class _EndingSoup(Soup):
+class EndingSoup(Soup):
     """A soup whose last weight is no vector's: it is the position at which the row ends."""
 
     def forward(self, weights: Tensor | None, **inputs: Any) -> Any:
+        """Answer as the soup does, but end where the last weight says."""
         assert weights is not None
         output = super().forward(weights[:, :-1], **inputs)
         over = inputs["position_ids"][:, -1] >= weights[:, -1]
@@ -145,7 +146,7 @@ class _EndingSoup(Soup):
         return output
 
 
-def _valuesoup(soup: Soup, job: _Job) -> Answers:
+def with_valuesoup(soup: Soup, job: Job) -> Answers:
     queue = [(place, number) for number in range(len(job.prompts)) for place in range(len(job.candidates))]
     rows = [
         Row(
@@ -159,7 +160,7 @@ def _valuesoup(soup: Soup, job: _Job) -> Answers:
     return {row: list(answer.tokens) for row, answer in zip(queue, answers, strict=True)}
 
 
-def _merging(model: Any, job: _Job) -> Answers:
+def _merging(model: Any, job: Job) -> Answers:
     """Write each candidate's weights into the base's layers and answer all prompts in one batch."""
     weights = {name: model.get_submodule(name).weight for name in next(iter(job.vectors.values())).layers}
     base = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -178,7 +179,7 @@ def _merging(model: Any, job: _Job) -> Answers:
     return found
 
 
-def _published(folder: str, job: _Job, place: int) -> Any:
+def _published(folder: str, job: Job, place: int) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -193,7 +194,7 @@ def _published(folder: str, job: _Job, place: int) -> Any:
     return model.merge_and_unload().eval()
 
 
-def _transformers(model: Any, job: _Job, place: int, numbers: list[int]) -> Answers:
+def _transformers(model: Any, job: Job, place: int, numbers: list[int]) -> Answers:
     """Answer prompts in one batch, each ending where its row shall."""
     prompts = [job.prompts[number] for number in numbers]
     width = max(map(len, prompts))
@@ -228,7 +229,7 @@ def _same(ours: Answers, theirs: Answers) -> float:
 
 
 @torch.no_grad()
-def _logit_gap(job: _Job, place: int) -> float:
+def _logit_gap(job: Job, place: int) -> float:
     """Return how far the logits of a candidate's prompts are from those of the model with merged weights."""
     soup, merged = Soup.from_adapters(make_base(), job.vectors), make_base()
     names = dict(zip(job.vectors, job.candidates[place], strict=True))

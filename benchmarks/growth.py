@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 
@@ -34,13 +35,13 @@ class Job:
 
     Attributes:
         title: What is done.
-        unit: What a size counts.
+        name: Says a size in words.
         prepare: Makes the input of a size and returns the work to measure.
         sizes: Arguments of ``prepare``.
     """
 
     title: str
-    unit: str
+    name: Callable[..., str]
     prepare: Callable[..., Callable[[], object]]
     sizes: tuple[tuple[int, ...], ...]
 
@@ -70,16 +71,75 @@ def _frontier(candidates: int, values: int) -> Callable[[], object]:
     return lambda: hypervolume(points[pareto(points)], reference=np.zeros(values))
 
 
+def _train(prompt: int, vocabulary: int) -> Callable[[], object]:
+    """Forward and backward of 8 pairs with prompts of about that length."""
+    import torch
+
+    from benchmarks.training import make_base, make_pairs, make_tokenizer
+    from valuesoup.data.pairs import Pairs
+    from valuesoup.soup import Soup, target_layers
+    from valuesoup.soup.shared_prompt import response_log_probs
+    from valuesoup.training.rows import tokenise
+
+    torch.set_num_threads(1)
+    model, tokenizer = make_base(vocabulary=vocabulary), make_tokenizer()
+    soup = Soup(model, tokenizer, layers=target_layers(model))
+    soup.add_fresh("value", rank=16, alpha=32.0, seed=0)
+    soup.requires_grad_(False)
+    for factor in soup.parameters_of(["value"]):
+        factor.requires_grad_(True)
+    pairs = tokenise(Pairs.from_rows(make_pairs(8, (prompt, prompt))), tokenizer, 2048)
+
+    def step(places: list[int]) -> None:
+        chosen, rejected = response_log_probs(soup, torch.ones(1, 1), pairs.batch(places), shared=True)
+        loss: Any = (chosen - rejected).sum()
+        loss.backward()
+
+    step([0])  # what the first pass sets up is not counted
+    return lambda: step(list(range(8)))
+
+
+def _answer(values: int, prompts: int) -> Callable[[], object]:
+    """Let every candidate of a simplex grid in steps of 0.1 answer."""
+    import torch
+
+    from benchmarks.candidates import EndingSoup, make_job, with_valuesoup
+    from benchmarks.training import make_base
+
+    torch.set_num_threads(1)
+    job = make_job(values=values, prompts=prompts)
+    soup = EndingSoup.from_adapters(make_base(), job.vectors)
+    return lambda: with_valuesoup(soup, job)
+
+
+def _grid(values: int, prompts: int) -> str:
+    from math import comb
+
+    return f"{comb(10 + values - 1, values - 1)} candidates of {values} values × {prompts} prompts"
+
+
 JOBS = {
+    "train": Job(
+        "DPO, forward and backward of 8 pairs with responses of 40 to 80 tokens, Llama of 6.9 M parameters",
+        lambda prompt, vocabulary: f"prompts of {prompt} tokens, vocabulary of {vocabulary:,}",
+        _train,
+        ((50, 4096), (100, 4096), (200, 4096), (400, 4096), (800, 4096), (100, 32_768), (100, 131_072)),
+    ),
+    "answer": Job(
+        "candidates answer prompts, 24 tokens in the mean, the same model, rank 16 per value",
+        _grid,
+        _answer,
+        ((2, 6), (2, 24), (3, 4), (4, 1)),
+    ),
     "filter": Job(
         "consistency filter from a score table",
-        "pairs × values",
+        lambda pairs, values: f"{pairs:,} pairs × {values} values",
         _filter,
         ((1_000_000, 3), (3_000_000, 3), (10_000_000, 3), (3_000_000, 2), (3_000_000, 5), (3_000_000, 10)),
     ),
     "frontier": Job(
         "Pareto set and its hypervolume",
-        "candidates × values",
+        lambda candidates, values: f"{candidates:,} candidates × {values} values",
         _frontier,
         ((1_000, 2), (100_000, 2), (1_000, 3), (100_000, 3), (1_000, 5), (10_000, 5)),
     ),
@@ -90,34 +150,4 @@ def measure(name: str, size: tuple[int, ...]) -> Point:
     """Measure a job at one size in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.growth", name, *map(str, size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Point(
-        JOBS[name].title, f"{' × '.join(f'{part:,}' for part in size)} {JOBS[name].unit}", **json.loads(done.stdout)
-    )
-
-
-def figures(_: int) -> list[str]:
-    """Measure every job at every size once, keep the points, and return them as lines of text."""
-    points = [measure(name, size) for name, job in JOBS.items() for size in job.sizes]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n", encoding="utf-8")
-    return [f"{point.job}, {point.size}: {point.seconds:.2f} s, {point.peak:.0f} MiB" for point in points]
-
-
-def _resident() -> float:
-    """Return the peak resident memory of this process so far, in MiB."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def main() -> None:
-    """Measure one job at one size here."""
-    name, *size = sys.argv[1:]
-    work = JOBS[name].prepare(*map(int, size))
-    before, start = _resident(), time.process_time()
-    work()
-    print(json.dumps({"seconds": time.process_time() - start, "peak": _resident() - before}))
-
-
-if __name__ == "__main__":
-    main()
+    return Point(JOBS[name].title, JOBS[name].name(*size), **json.loads(done.stdout))

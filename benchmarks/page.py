@@ -5,9 +5,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-
 GOALS = {
     "dpo-train-fp32": ("DPO training, float32", 3.0),
     "dpo-train-bf16": ("DPO training, bfloat16", 2.5),
@@ -33,19 +30,18 @@ in one process on one CPU thread, the results are checked to be equal, and the r
 """
 
 
-def write_page() -> Path:
-    """Write the page and return its path."""
-    claims = {entry["name"]: entry for entry in _read("cpu.json")}
+def write_page(results: Path, page: Path) -> None:
+    """Write the page from the results in a folder."""
+    claims = {entry["name"]: entry for entry in _read(results / "cpu.json")}
     text = HEAD
     for name, (title, goal) in GOALS.items():
         if name in claims:
             text += _row(title, claims[name], goal)
     text += "\n## What each claim measured\n\n"
     text += "".join(f"* **{name}**: {claims[name]['note']}.\n" for name in GOALS if name in claims)
-    text += _growth(_read("growth.json"))
-    text += _gpu(_read("gpu.json"))
-    PAGE.write_text(text, encoding="utf-8")
-    return PAGE
+    text += _growth(_read(results / "growth.json"))
+    text += _gpu(_read(results / "gpu.json"))
+    page.write_text(text, encoding="utf-8")
 
 
 def _row(title: str, claim: dict[str, Any], goal: float) -> str:
@@ -81,7 +77,6 @@ def _gpu(entries: list[dict[str, Any]]) -> str:
     return text + "".join(f"| {e['name']} | {e['opponent']} | {e['ratio']:.2f} | {e['note']} |\n" for e in entries)
 
 
-def _read(name: str) -> list[dict[str, Any]]:
-    file = RESULTS / name
+def _read(file: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     return found

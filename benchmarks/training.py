@@ -70,13 +70,13 @@ def make_pairs(count: int, prompt: tuple[int, int], seed: int = 0) -> list[dict[
     return [{key: [{"role": role, "content": words(*sizes)}] for key, role, sizes in turns} for _ in range(count)]
 
 
-def make_base(layers: int = 6) -> Any:
-    """Return a Llama, always the same; with 6 layers it has 6.9 M parameters."""
+def make_base(layers: int = 6, vocabulary: int = 4096) -> Any:
+    """Return a Llama, always the same; by default it has 6.9 M parameters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=4096,
+        vocab_size=vocabulary,
         hidden_size=256,
         intermediate_size=704,
         num_hidden_layers=layers,

@@ -151,3 +151,31 @@ def measure(name: str, size: tuple[int, ...]) -> Point:
     command = [sys.executable, "-m", "benchmarks.growth", name, *map(str, size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Point(JOBS[name].title, JOBS[name].name(*size), **json.loads(done.stdout))
+
+
+def figures(_: int) -> list[str]:
+    """Measure every job at every size once, keep the points, and return them as lines of text."""
+    points = [measure(name, size) for name, job in JOBS.items() for size in job.sizes]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n", encoding="utf-8")
+    return [f"{point.job}, {point.size}: {point.seconds:.2f} s, {point.peak:.0f} MiB" for point in points]
+
+
+def _resident() -> float:
+    """Return the peak resident memory of this process so far, in MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure one job at one size here."""
+    name, *size = sys.argv[1:]
+    work = JOBS[name].prepare(*map(int, size))
+    before, start = _resident(), time.process_time()
+    work()
+    print(json.dumps({"seconds": time.process_time() - start, "peak": _resident() - before}))
+
+
+if __name__ == "__main__":
+    main()

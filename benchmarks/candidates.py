@@ -83,7 +83,7 @@ def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
                 loading += time.process_time() - start
                 start = time.process_time()
                 for number in draw.sample(range(len(job.prompts)), prompts):
-                    found.update(_transformers(model, job, place, [number]))
+                    found.update(with_transformers(model, job, place, [number]))
                 writing += time.process_time() - start
             part = sum(job.lengths[place][number] for place, number in found)
             whole = sum(map(sum, job.lengths))
@@ -100,7 +100,7 @@ def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
 def _against_merging(name: str, job: Job, repeats: int) -> Claim:
     shares: list[float] = []
     model = make_base()
-    theirs = partial(_merging, model, job)
+    theirs = partial(with_merging, model, job)
     compared = compare(
         partial(with_valuesoup, EndingSoup.from_adapters(make_base(), job.vectors), job),
         theirs,
@@ -113,9 +113,10 @@ def _against_merging(name: str, job: Job, repeats: int) -> Claim:
     return compared.claim(name, f"merge in place, transformers {version('transformers')} generate in batches", note)
 
 
-def make_job(values: int, prompts: int) -> Job:
+def make_job(values: int, prompts: int, base: Any = None) -> Job:
+    """Draw vectors of a base (by default the small one of all benchmarks), prompts, and how long each answer is."""
     draw, noise = random.Random(3), torch.Generator().manual_seed(1)
-    base = make_base()
+    base = base or make_base()
 
     def vector() -> ValueVector:
         layers = {}
@@ -160,11 +161,14 @@ def with_valuesoup(soup: Soup, job: Job) -> Answers:
     return {row: list(answer.tokens) for row, answer in zip(queue, answers, strict=True)}
 
 
-def _merging(model: Any, job: Job) -> Answers:
+def with_merging(model: Any, job: Job) -> Answers:
     """Write each candidate's weights into the base's layers and answer all prompts in one batch."""
     weights = {name: model.get_submodule(name).weight for name in next(iter(job.vectors.values())).layers}
     base = {name: weight.detach().clone() for name, weight in weights.items()}
-    deltas = {name: [vector.layers[name].delta() for vector in job.vectors.values()] for name in weights}
+    deltas = {
+        name: [vector.layers[name].delta().to(weight) for vector in job.vectors.values()]
+        for name, weight in weights.items()
+    }
     found: Answers = {}
     for place, candidate in enumerate(job.candidates):
         with torch.no_grad():
@@ -172,7 +176,7 @@ def _merging(model: Any, job: Job) -> Answers:
                 weight.copy_(base[name])
                 for share, delta in zip(candidate, deltas[name], strict=True):
                     weight.add_(delta, alpha=share)
-        found.update(_transformers(model, job, place, list(range(len(job.prompts)))))
+        found.update(with_transformers(model, job, place, list(range(len(job.prompts)))))
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(base[name])
@@ -194,13 +198,13 @@ def _published(folder: str, job: Job, place: int) -> Any:
     return model.merge_and_unload().eval()
 
 
-def _transformers(model: Any, job: Job, place: int, numbers: list[int]) -> Answers:
+def with_transformers(model: Any, job: Job, place: int, numbers: list[int]) -> Answers:
     """Answer prompts in one batch, each ending where its row shall."""
     prompts = [job.prompts[number] for number in numbers]
     width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    lengths = torch.tensor([job.lengths[place][number] for number in numbers])
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    lengths = torch.tensor([job.lengths[place][number] for number in numbers], device=model.device)
 
     def end(so_far: Tensor, scores: Tensor) -> Tensor:
         scores[:, END] = torch.where(so_far.shape[1] - width + 1 >= lengths, torch.inf, -torch.inf)

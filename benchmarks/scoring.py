@@ -31,11 +31,11 @@ def score(repeats: int, texts: int = 240) -> Claim:
     """Score texts of 15 to 400 tokens, log-normal around 100: tokenised, padded, computed, each in its own way."""
     draw = random.Random(0)
     sizes = [int(min(400, max(15, draw.lognormvariate(4.6, 0.7)))) for _ in range(texts)]
-    data = [(_words(draw, size // 2), _words(draw, size - size // 2)) for size in sizes]
+    data = [(words(draw, size // 2), words(draw, size - size // 2)) for size in sizes]
     with tempfile.TemporaryDirectory() as folder:
-        ours, model, tokenizer = _models(Path(folder))
-        theirs = partial(_batches, model, tokenizer, range(texts))
-        compared = compare(partial(_valuesoup, ours, data), partial(theirs, data), _check, repeats)
+        ours, model, tokenizer = models(Path(folder))
+        theirs = partial(in_batches, model, tokenizer, range(texts))
+        compared = compare(partial(with_valuesoup, ours, data), partial(theirs, data), _check, repeats)
     note = f"{texts} texts of 15 to 400 tokens, mean {np.mean(sizes):.0f}, Llama of 5.9 M parameters, float32; {_SAME}"
     return compared.claim("score", f"transformers {version('transformers')}, batches of {ROWS} in file order", note)
 
@@ -43,13 +43,13 @@ def score(repeats: int, texts: int = 240) -> Claim:
 def score_shared_prompt(repeats: int, prompts: int = 16, answers: int = 11) -> Claim:
     """Score several answers of 40 to 80 tokens to each prompt of 100 to 150 tokens."""
     draw = random.Random(1)
-    asked = [_words(draw, draw.randint(100, 150)) for _ in range(prompts)]
-    data = [(prompt, _words(draw, draw.randint(40, 80))) for prompt in asked for _ in range(answers)]
+    asked = [words(draw, draw.randint(100, 150)) for _ in range(prompts)]
+    data = [(prompt, words(draw, draw.randint(40, 80))) for prompt in asked for _ in range(answers)]
     order = sorted(range(len(data)), key=lambda row: -sum(text.count(" ") for text in data[row]))
     with tempfile.TemporaryDirectory() as folder:
-        ours, model, tokenizer = _models(Path(folder))
-        theirs = partial(_batches, model, tokenizer, order)
-        compared = compare(partial(_valuesoup, ours, data), partial(theirs, data), _check, repeats)
+        ours, model, tokenizer = models(Path(folder))
+        theirs = partial(in_batches, model, tokenizer, order)
+        compared = compare(partial(with_valuesoup, ours, data), partial(theirs, data), _check, repeats)
     note = (
         f"{answers} answers of 40 to 80 tokens to each of {prompts} prompts of 100 to 150 tokens, Llama of 5.9 M "
         f"parameters, float32; {_SAME}"
@@ -61,12 +61,18 @@ def score_shared_prompt(repeats: int, prompts: int = 16, answers: int = 11) -> C
 _SAME = "tokenising included; scores equal to 1e-4 of their spread"
 
 
-def _words(draw: random.Random, count: int) -> str:
+def words(draw: random.Random, count: int) -> str:
     return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(count))
 
 
-def _models(folder: Path) -> tuple[ClassifierReward, Any, Any]:
-    """Write a classifier of random weights; return it as both sides load it, ours warm as theirs is."""
+def models(folder: Path, device: str = "cpu", **size: Any) -> tuple[ClassifierReward, Any, Any]:
+    """Write a classifier of random weights; return it as both sides load it, ours warm as theirs is.
+
+    Args:
+        folder: Where to write it.
+        device: Where it runs.
+        size: What its configuration has beside the small one's.
+    """
     from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
     torch.set_num_threads(1)
@@ -75,39 +81,43 @@ def _models(folder: Path) -> tuple[ClassifierReward, Any, Any]:
         [[{"role": "user", "content": " ".join(f"w{word}" for word in range(WORDS))}]],
         PretrainSettings(tokenizer="words", vocabulary=WORDS + 96),
     )
+    small = {
+        "vocab_size": 4096,
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+    }
     config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=6,
-        num_attention_heads=4,
         initializer_range=0.05,
         pad_token_id=tokenizer.pad_token_id,
         num_labels=1,
+        **small | size,
     )
     with quiet():
-        LlamaForSequenceClassification(config).save_pretrained(folder)
+        LlamaForSequenceClassification(config).to(config.dtype or torch.float32).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    ours = ClassifierReward(folder, template=TEMPLATE, device="cpu")
-    _valuesoup(ours, [("w1", "w2")])
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder).to(device).eval()
+    ours = ClassifierReward(folder, template=TEMPLATE, device=device)
+    with_valuesoup(ours, [("w1", "w2")])
     return ours, theirs, tokenizer
 
 
-def _valuesoup(reward: ClassifierReward, data: Texts) -> Scores:
+def with_valuesoup(reward: ClassifierReward, data: Texts) -> Scores:
     prompts: list[Messages] = [[{"role": "user", "content": prompt}] for prompt, _ in data]
     return reward.score(prompts, [response for _, response in data])
 
 
-def _batches(model: Any, tokenizer: Any, order: Sequence[int], data: Texts) -> Scores:
+def in_batches(model: Any, tokenizer: Any, order: Sequence[int], data: Texts) -> Scores:
     """Score batches of 16 texts, tokenised together and padded to the longest of them."""
     scores = np.empty(len(data))
     with torch.inference_mode():
         for start in range(0, len(order), ROWS):
             rows = list(order[start : start + ROWS])
             texts = [TEMPLATE.format(prompt=data[row][0], response=data[row][1]) for row in rows]
-            batch = tokenizer(texts, padding=True, return_tensors="pt")
-            scores[rows] = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits[:, 0]
+            batch = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
+            found = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits[:, 0]
+            scores[rows] = found.double().cpu()
     return scores
 
 

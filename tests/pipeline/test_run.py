@@ -16,8 +16,9 @@ from tiny import save_base
 from valuesoup.config import RunConfig
 from valuesoup.configfile import parse_config
 from valuesoup.errors import RunError, UserError
+from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.plan import make_plan
-from valuesoup.pipeline.run import run
+from valuesoup.pipeline.run import run, shared_between_runs
 from valuesoup.pipeline.status import run_status
 from valuesoup.store import Progress, topological
 from valuesoup.store.artifacts import lock_run
@@ -367,3 +368,13 @@ def test_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "valuesoup"
+
+
+def test_scores_of_functions_stay_in_their_run_and_those_of_models_serve_others() -> None:
+    plan = make_plan(demo_config(overrides=["values.harmless.reward={function: 'valuesoup.worlds.errands:harmless'}"]))
+    scored = [node for node in topological(plan.targets()) if node.stage.name in ("scores", "rated", "reference")]
+    shared = {node.label for node in scored if shared_between_runs(node)}
+    own = {node.label for node in scored} - shared
+    assert "score the helpful pairs by helpful" in shared
+    assert "score the helpful pairs by harmless" in own
+    assert any(label.startswith("reference log-probabilities") for label in shared)

@@ -149,9 +149,13 @@ def test_a_damaged_artifact_is_found_named_and_made_again(tmp_path: Path, damage
     assert [json.loads(line)["event"] for line in log.path.read_text().splitlines()] == ["damaged", "start", "done"]  # type: ignore[union-attr]
 
 
+def counted(node: Node) -> bool:
+    return node.stage.name == "count"
+
+
 def test_shared_stages_serve_other_runs_and_stand_in_every_run_folder(tmp_path: Path) -> None:
     node, cache = count("count", to=4), tmp_path / "cache"
-    stores = [Store(tmp_path / name, cache, frozenset({"count"})) for name in ("one", "two")]
+    stores = [Store(tmp_path / name, cache, counted) for name in ("one", "two")]
     for store in stores:
         artifact = make(store, node)[node.key]
         assert artifact.path.parent == store.root
@@ -161,16 +165,16 @@ def test_shared_stages_serve_other_runs_and_stand_in_every_run_folder(tmp_path: 
 
 def test_a_run_folder_does_not_need_the_shared_store_once_it_has_its_own_copy(tmp_path: Path) -> None:
     node = count("count", to=4)
-    make(Store(tmp_path / "run", tmp_path / "cache", frozenset({"count"})), node)
-    assert Store(tmp_path / "run", tmp_path / "elsewhere", frozenset({"count"})).find(node) is not None
+    make(Store(tmp_path / "run", tmp_path / "cache", counted), node)
+    assert Store(tmp_path / "run", tmp_path / "elsewhere", counted).find(node) is not None
 
 
 def test_a_damaged_shared_result_is_not_taken(tmp_path: Path) -> None:
     node, said = count("count", to=4), []
-    one = Store(tmp_path / "one", tmp_path / "cache", frozenset({"count"}))
+    one = Store(tmp_path / "one", tmp_path / "cache", counted)
     make(one, node)
     _change_a_byte(tmp_path / "cache" / node.folder)
-    two = Store(tmp_path / "two", tmp_path / "cache", frozenset({"count"}))
+    two = Store(tmp_path / "two", tmp_path / "cache", counted)
     assert two.is_done(node)
     assert two.find(node, said.append) is None
     assert "note.txt differs" in said[0]
@@ -179,7 +183,7 @@ def test_a_damaged_shared_result_is_not_taken(tmp_path: Path) -> None:
 def test_a_shared_store_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path) -> None:
     node = count("count", to=4)
     (tmp_path / "cache").write_text("a file where the folder should be")
-    make(Store(tmp_path / "run", tmp_path / "cache", frozenset({"count"})), node)
+    make(Store(tmp_path / "run", tmp_path / "cache", counted), node)
     assert CALLS == ["count 4"]
 
 

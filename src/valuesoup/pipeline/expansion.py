@@ -92,7 +92,7 @@ def mining_prompts(
     work.progress.say(f"    {len(kept)} of {len(found)} training prompts, {rollouts} rollouts each{left_out}")
 
 
-@stage("mined")
+@stage("mined", version=2)
 def mine(
     work: Work, *, prompts: Artifact, scores: Scores, rollouts: int, thresholds: Mapping[str, float] | None
 ) -> None:

@@ -57,7 +57,7 @@ class RewardRef(Identified):
         return self.config.model is not None and self._model() == other._model()
 
     def _model(self) -> dict[str, Any]:
-        return {name: part for name, part in self.fingerprint.items() if name not in ("logit", "sign")}
+        return {name: part for name, part in self.fingerprint.items() if name not in ("logit", "sign", "self_check")}
 
 
 def base_ref(config: BaseConfig) -> BaseRef:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config, load_config
 from valuesoup.errors import UserError, did_you_mean
+from valuesoup.pipeline.inputs import RewardRef
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Artifact, Node, Progress, RunLog, Store, run_graph, topological, write_atomic
 from valuesoup.store.artifacts import lock_run
@@ -23,6 +24,16 @@ STUDY = "study.json"
 """In the folder of a study, which holds a run folder for each seed."""
 SHARED_STAGES = frozenset({"reference", "scores", "rated"})
 """Kept in the user's cache as well, because other runs on the same base, pairs and rewards need the same numbers."""
+
+
+def shared_between_runs(node: Node) -> bool:
+    """Return whether a result may serve other runs.
+
+    What a Python function scores may depend on more than its source, so it stays in its run.
+    """
+    rewards = node.inputs.get("rewards", {}).values()
+    functions = any(isinstance(of, str) or (isinstance(of, RewardRef) and of.config.function) for of in rewards)
+    return node.stage.name in SHARED_STAGES and not functions
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
 
 def open_store(folder: Path) -> Store:
     """Return the store of a run folder; reference log-probabilities and scores are shared between runs."""
-    return Store(folder / "artifacts", cache_folder(), SHARED_STAGES)
+    return Store(folder / "artifacts", cache_folder(), shared_between_runs)
 
 
 def cache_folder() -> Path:

@@ -103,7 +103,7 @@ def part_scores(
         table.save(work.out / f"{part}.parquet")
 
 
-@stage("gaps")
+@stage("gaps", version=2)
 def reward_gaps(
     work: Work,
     *,

@@ -101,6 +101,7 @@ class ClassifierReward:
             "max_length": self.max_length,
             "truncate_prompt": self.truncate_prompt,
             "dtype": self.dtype,
+            "self_check": [list(check) for check in self.self_check],  # a new one must be run
         }
 
     def score(

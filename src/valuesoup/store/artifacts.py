@@ -35,17 +35,17 @@ class Artifact:
 class Store:
     """The artifacts of one run, with an optional second store shared between runs.
 
-    Results of nodes whose stage is named in ``share`` are also kept in the shared store and taken from there: the
+    Results of nodes that ``share`` accepts are also kept in the shared store and taken from there: the
     reference log-probabilities of a base, say, serve every run on the same pairs.
     """
 
-    def __init__(self, root: Path, shared: Path | None = None, share: frozenset[str] = frozenset()) -> None:
+    def __init__(self, root: Path, shared: Path | None = None, share: Callable[[Node], bool] | None = None) -> None:
         """Open or create the store.
 
         Args:
             root: The folder of the run's artifacts.
             shared: The folder of the shared store, or None for none.
-            share: Names of the stages that are shared.
+            share: Says whether a node's result is shared; by default every one is.
         """
         self.root = root
         self.shared = shared
@@ -117,7 +117,9 @@ class Store:
         return self.root / f".partial-{node.folder}"
 
     def _shared(self, node: Node) -> Path | None:
-        return self.shared / node.folder if self.shared is not None and node.stage.name in self.share else None
+        return (
+            self.shared / node.folder if self.shared is not None and (self.share is None or self.share(node)) else None
+        )
 
     def _sound(self, folder: Path, complain: Callable[[str], None]) -> bool:
         """Say whether an artifact stands there whole; a damaged one is removed."""

@@ -35,6 +35,7 @@ ROOMS = (
     "data",
     "worlds",
     "store",
+    "limits",
     "endpoint",
     "errors",
 )

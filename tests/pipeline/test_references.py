@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from valuesoup.config import RunConfig
@@ -89,6 +90,48 @@ def test_stored_log_probabilities_are_those_of_every_pair_as_read(tmp_path: Path
         soup = Soup(load_model(tmp_path / "data" / "base"), layers=[])
         plain = pair_log_probs(soup, None, tokenise(pairs, tiny.tokenizer(), 1024))
         np.testing.assert_allclose(load_log_probs(artifact, pairs.ids), plain, atol=1e-4)
+
+
+def of_stages(of: RunConfig, *names: str) -> list[Node]:
+    return [node for node in topological(make_plan(of).targets()) if node.stage.name in names]
+
+
+TRAINED = ("reference", "train", "train-joint")
+METHODS = "methods=[{preset: soup, steps: 2}, seqt, {preset: mva, mode: joint}, {preset: modpo, steps: 3}]"
+
+
+def test_a_training_and_its_references_compute_alike_and_their_keys_say_in_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, half, auto = (
+        of_stages(config(tmp_path, METHODS, f"training.bf16={bf16}"), *TRAINED) for bf16 in ("false", "true", "auto")
+    )
+    assert {node.stage.name for node in plain} == set(TRAINED)
+    assert {node.key for node in auto} == {node.key for node in plain}  # on a CPU
+    assert not {node.key for node in half} & {node.key for node in plain}
+    for nodes, bf16 in ((plain, False), (half, True)):
+        for node in nodes:
+            assert (node.inputs["settings"].bf16 if "settings" in node.inputs else node.inputs["bf16"]) is bf16
+    # The same configuration on a machine with a GPU that computes in bfloat16, and on one without.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    for device, gpu, same in (("auto", True, half), ("auto", False, plain), ("'cuda:1'", True, half)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        found = of_stages(config(tmp_path, METHODS, f"base.device={device}"), *TRAINED)
+        assert {node.key for node in found} == {node.key for node in same}
+
+
+def test_a_run_in_bfloat16_starts_at_ln_2(tmp_path: Path) -> None:
+    given = config(tmp_path / "data", "training.bf16=true", "training.batch_size=40", "training.learning_rate=1e-9")
+    run(given, tmp_path / "run")
+    exact = config(tmp_path / "data", "training.bf16=false")
+    run(exact, tmp_path / "exact")
+    folder = tmp_path / "run" / "artifacts"
+    for node, other in zip(references(given), references(exact), strict=True):
+        found = np.load(folder / node.folder / "log_probs.npy")
+        assert np.abs(found - np.load(tmp_path / "exact" / "artifacts" / other.folder / "log_probs.npy")).max() > 1e-2
+    for node in of_stages(given, "train"):
+        curves = json.loads((folder / node.folder / "curves.json").read_text(encoding="utf-8"))
+        assert curves[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
 
 
 def test_log_probabilities_are_looked_up_by_pair_and_a_pair_without_any_is_an_error(tmp_path: Path) -> None:

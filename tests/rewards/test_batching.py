@@ -23,15 +23,23 @@ def test_batches_hold_every_row_once_longest_first_within_the_budget(lengths, to
         assert len(batch) == 1 or len(batch) * (max(lengths[row] for row in batch) + before) <= tokens
 
 
-def test_where_memory_runs_out_batches_are_halved_until_they_fit_and_stay_so(caplog):
+def fail(where):
+    """Fail as an allocation does for which there is no memory."""
     import torch
 
+    if where == "gpu":
+        raise torch.OutOfMemoryError
+    torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+def test_where_memory_runs_out_batches_are_halved_until_they_fit_and_stay_so(caplog, where):
     done, tried = [], []
 
     def work(rows):
         tried.append(len(rows))
         if len(rows) > 3:
-            raise torch.OutOfMemoryError
+            fail(where)
         done.extend(rows.tolist())
 
     budget = Budget(1000, "org/model")
@@ -67,13 +75,20 @@ def many():
     return [[{"role": "user", "content": prompt}] for prompt, _ in rows], [answer for _, answer in rows]
 
 
-def limited(reward, most):
+def test_other_errors_are_not_taken_for_short_memory():
+    def work(_):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        in_batches([10] * 4, Budget(1000, "m"), work)
+
+
+def limited(reward, most, where="gpu"):
     """Make the embedding of a loaded model refuse more than so many tokens at once, as a full memory would."""
-    import torch
 
     def refuse(_, given):
         if given[0].numel() > most:
-            raise torch.OutOfMemoryError
+            fail(where)
 
     return reward._loaded.model.get_input_embeddings().register_forward_pre_hook(refuse)
 
@@ -92,9 +107,10 @@ def test_running_out_of_memory_changes_no_score_and_counts_each_text_once(classi
     assert reward.batches_halved
 
 
-def test_a_text_that_fits_no_memory_stops_the_run_by_its_length(classifier, many):
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+def test_a_text_that_fits_no_memory_stops_the_run_by_its_length(classifier, many, where):
     reward = ClassifierReward(classifier)
     reward.score(*many)
-    limited(reward, 1)
+    limited(reward, 1, where)
     with pytest.raises(RunError, match=r"does not fit into memory with a text of 2\d tokens"):
         reward.score(*many)

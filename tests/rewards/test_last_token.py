@@ -164,6 +164,19 @@ def test_a_model_that_cannot_be_split_is_found_out_and_said(kind, caplog):
     assert "llama: prompts are computed once for each answer, because" in caplog.text
 
 
+def test_short_memory_is_not_taken_for_a_model_that_cannot_be_split():
+    model = model_of(*FAMILIES["Llama"])
+
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    hook = model.get_input_embeddings().register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        LastToken.of(model, PAD)
+    hook.remove()
+    assert LastToken.of(model, PAD) is not None
+
+
 def test_positions_that_change_with_the_length_are_not_shared(caplog):
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
     model = model_of(hf.LlamaForSequenceClassification, hf.LlamaConfig(**SMALL, rope_parameters=rope))

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from valuesoup.soup import Soup, head, target_layers
-from valuesoup.soup.head import token_scores
+from valuesoup.soup.head import in_pieces, token_scores
 from valuesoup.soup.sequences import SequenceBatch, response_logits, token_log_probs
 
 VOCABULARY = tiny.WORDS + 5
@@ -84,8 +84,11 @@ def test_pieces_follow_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.05 * float(other.abs().max()))
 
 
-def test_an_adapted_output_layer_keeps_its_weights_per_row_and_says_that_logits_are_whole() -> None:
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_an_adapted_output_layer_keeps_its_weights_per_row_and_says_that_logits_are_whole(plain_first: bool) -> None:
     model = tiny.llama()
+    if plain_first:  # what a soup on the same base did before is no matter
+        token_log_probs(Soup(model, layers=[]), None, batch())
     soup = Soup(model, layers=target_layers(model, ["q_proj", "lm_head"]))
     for place, name in enumerate("ab"):
         soup.add_fresh(name, rank=2, alpha=4, seed=place)
@@ -95,6 +98,7 @@ def test_an_adapted_output_layer_keeps_its_weights_per_row_and_says_that_logits_
     weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.3]])
     with torch.no_grad(), pytest.warns(UserWarning, match="logits are computed whole.*its output layer is adapted"):
         found = token_log_probs(soup, weights, batch())
+    assert not in_pieces(soup)
     torch.testing.assert_close(found, from_whole_logits(soup, weights).detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -115,3 +119,21 @@ def test_a_model_that_does_more_than_its_head_after_its_layers_is_found_out() ->
         )
     logits = model(input_ids=torch.tensor([[5, 6, 7]])).logits.log_softmax(-1)
     torch.testing.assert_close(found[0], torch.stack([logits[0, 1, 3], logits[0, 2, 4]]).detach())
+
+
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+def test_short_memory_is_not_taken_for_a_head_that_does_not_run_by_itself(where: str) -> None:
+    soup = soup_of("llama")
+
+    def fail(*_: Any) -> None:
+        if where == "gpu":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        torch.empty(1 << 50)
+
+    hook = soup.model.get_output_embeddings().register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="memory"):
+        token_log_probs(soup, None, batch())
+    hook.remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert in_pieces(soup)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tiny
 from valuesoup.soup import Soup, sequences
-from valuesoup.soup.sequences import SequenceBatch, batches_by_length, token_log_probs
+from valuesoup.soup.sequences import SequenceBatch, batches_by_length, padded, token_log_probs
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
@@ -39,7 +39,7 @@ def test_a_batch_by_hand() -> None:
     assert batch.response_mask.tolist() == [[True, False], [True, True]]
 
 
-@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 9), st.integers(1, 1 << 20))
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 99), st.integers(0, 1 << 20))
 def test_batches_hold_every_place_once_and_keep_to_their_limits(lengths: list[int], rows: int, vocabulary: int) -> None:
     found = list(batches_by_length(lengths, rows, vocabulary))
     assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
@@ -47,3 +47,18 @@ def test_batches_hold_every_place_once_and_keep_to_their_limits(lengths: list[in
         widest = max(lengths[place] for place in batch)
         assert len(batch) <= rows
         assert len(batch) == 1 or len(batch) * widest * vocabulary <= sequences.LOGIT_BUDGET
+        assert len(batch) == 1 or len(batch) * widest <= sequences.TOKEN_BUDGET
+
+
+ragged = st.lists(st.lists(st.integers(0, 99), max_size=6), min_size=1, max_size=5)
+
+
+@given(ragged, st.booleans())
+def test_padding_stands_on_one_side_and_is_no_token(rows: list[list[int]], left: bool) -> None:
+    ids, real = padded(rows, left=left)
+    width = max(map(len, rows))
+    assert ids.shape == real.shape == (len(rows), width)
+    for row, found, own in zip(rows, ids, real, strict=True):
+        assert found[own].tolist() == row
+        filler = [0] * (width - len(row))
+        assert found.tolist() == (filler + row if left else row + filler)

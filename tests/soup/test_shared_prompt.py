@@ -239,6 +239,82 @@ def test_a_reach_for_which_there_is_no_mask_needs_sequences_of_their_own() -> No
         assert not shares_prompts(soup, 17)
 
 
+def gpt_neo(kinds: list[str]) -> Soup:
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": tiny.WORDS + 5, "hidden_size": 32, "num_layers": 2, "num_heads": 4}
+    reach: dict[str, Any] = {"attention_types": [[kinds, 1]], "window_size": 24, "max_position_embeddings": 30}
+    config = GPTNeoConfig(**sizes, **reach, intermediate_size=64, initializer_range=0.2, bos_token_id=1, eos_token_id=1)
+    return stirred(GPTNeoForCausalLM(config).eval())
+
+
+def test_a_window_that_is_counted_in_columns_must_hold_a_row_of_both_responses() -> None:
+    soup = gpt_neo(["global", "local"])
+    fitting = [([5], [*range(10, 21), 1], [*range(30, 41), 1])]  # 13 tokens each, a row of 24
+    wider = [([5, 6], [*range(10, 21), 1], [*range(30, 41), 1])]
+    assert shares_prompts(soup, 13)
+    with pytest.warns(UserWarning, match="its window_size of 24 is shorter than a row of both responses of 26 tokens"):
+        assert not shares_prompts(soup, 14)
+    with torch.no_grad():
+        for pairs, same in ((fitting, True), (wider, False)):
+            together, apart = (
+                torch.stack(response_log_probs(soup, None, packed(pairs), shared=way)) for way in (True, False)
+            )
+            assert torch.allclose(together, apart, rtol=1e-6, atol=1e-5) == same
+
+
+def test_causal_masks_that_a_base_keeps_must_hold_a_row_of_both_responses() -> None:
+    soup = gpt_neo(["global", "global"])
+    soup.model.config.window_size = 256
+    assert shares_prompts(soup, 16)
+    with pytest.warns(UserWarning, match="its causal masks of 30 tokens are shorter than a row .* of 32 tokens"):
+        assert not shares_prompts(soup, 17)
+    pairs = packed([([5], [*range(10, 25), 1], [*range(30, 46), 1])])
+    with torch.no_grad():
+        response_log_probs(soup, None, pairs, shared=False)
+        with pytest.raises(RuntimeError):
+            response_log_probs(soup, None, pairs, shared=True)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+        {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 32,
+        },
+    ],
+)
+def test_positions_scaled_by_the_length_of_a_text_are_shared_only_where_no_text_is_so_long(
+    rope: dict[str, Any],
+) -> None:
+    soup = stirred(base("llama", max_position_embeddings=32, rope_parameters=rope))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shares_prompts(soup, 32)
+    with pytest.warns(UserWarning, match="its positions are scaled by the length of a text of more than 32 tokens"):
+        assert not shares_prompts(soup, 33)
+
+
+def test_short_memory_is_not_taken_for_a_mask_that_a_base_does_not_take() -> None:
+    soup = Soup(base("llama"), layers=[])
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = soup.model.get_input_embeddings().register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        shares_prompts(soup, 20)
+    hook.remove()
+    assert shares_prompts(soup, 20)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

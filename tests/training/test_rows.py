@@ -1,5 +1,6 @@
 """Training rows: token ids of pairs, pairs that are too long, batches, and the reference's log-probabilities."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 import tiny
 from valuesoup.data.pairs import Pairs
-from valuesoup.soup import Soup
+from valuesoup.soup import Soup, sequences
 from valuesoup.training.reference import pair_log_probs
 from valuesoup.training.rows import LengthGroups, Ragged, SideBySide, TrainingRows, pair_batch, tokenise
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
@@ -113,6 +114,26 @@ def test_reference_log_probabilities_equal_a_plain_float64_computation(kind: str
                 assert found[place, side] == pytest.approx(truth, abs=1e-4)
     assert sum(counted) == 7
     np.testing.assert_allclose(found, pair_log_probs(fresh(kind=kind), None, made, batch_pairs=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_vocabulary_limits_the_pairs_of_a_pass_only_where_all_logits_are_held(
+    adapted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequences, "LOGIT_BUDGET", 1)
+    model = tiny.llama()
+    soup = Soup(model, layers=["lm_head"] if adapted else [])
+    made = tokenise(tiny.random_pairs(9), tiny.tokenizer(), 64)
+    counted: list[int] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "llama: logits are computed whole")
+        pair_log_probs(soup, None, made, on_done=counted.append)
+    assert counted == ([1] * 9 if adapted else [9])
+    monkeypatch.setattr(sequences, "TOKEN_BUDGET", 2 * int(made.lengths().max()))
+    counted.clear()
+    pair_log_probs(soup, None, made, on_done=counted.append)
+    assert sum(counted) == 9
+    assert len(counted) > 2
 
 
 def test_settings_that_cannot_be_are_refused_by_name() -> None:

@@ -369,6 +369,21 @@ def test_training_in_bfloat16_computes_in_it_and_starts_at_ln_2(
     assert found[0] == pytest.approx(found[1], abs=0.05)
 
 
+def test_a_reference_in_bfloat16_is_that_of_a_training_in_it(
+    fresh: Fresh, rows: Rows, train: Train, small: TrainingSettings
+) -> None:
+    exact = rows(8)
+    reference = pair_log_probs(fresh("a"), None, exact.pairs, bf16=True)
+    assert np.abs(reference - exact.reference).max() > 0.01
+    settings = small.model_copy(update={"bf16": True, "batch_size": 8, "epochs": 1.0})
+    first, far = (
+        train(fresh("a"), replace(exact, reference=log_probs), settings, work=name).curves[0]
+        for name, log_probs in (("same", reference), ("other", exact.reference))
+    )
+    assert first["loss"] == pytest.approx(LN2, abs=1e-5)
+    assert abs(far["loss"] - LN2) > 1e-4
+
+
 def test_an_empty_sequence_of_ids_is_kept() -> None:
     ragged = Ragged.of([[1, 2], [], [3]])
     assert [ragged[place] for place in range(len(ragged))] == [[1, 2], [], [3]]

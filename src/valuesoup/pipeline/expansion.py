@@ -157,7 +157,7 @@ def mine(
     )
 
 
-@stage("fusion", ignore=("device", "split"))  # the mined prompts, which are in the key, come from that split
+@stage("fusion", version=2, ignore=("device", "split"))  # the mined prompts, which are in the key, come from that split
 def fuse_prompts(
     work: Work,
     *,

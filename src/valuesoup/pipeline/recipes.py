@@ -68,7 +68,9 @@ class _Cook:
         self.shared = shared
         self.name = entry.name
         self.method = entry.method
-        self.settings = TrainingSettings.model_validate({**shared.config.training.model_dump(), **self.method.training})
+        settings = TrainingSettings.model_validate({**shared.config.training.model_dump(), **self.method.training})
+        self.bf16 = shared.autocasts(settings)
+        self.settings = settings.model_copy(update={"bf16": self.bf16})
         self.sets = PairSets(shared, entry, self.settings.batch_size)
         self.made = Recipe(filters=self.sets.filters, expansions=self.sets.expansions)
 
@@ -184,8 +186,10 @@ class _Cook:
             return {**margin, "scores": self.shared.pair_scores(of.dataset, value, of.expansion)}
         return {
             **margin,
-            "policy": self.shared.log_probs(of.pairs, of.dataset, self._dpo(value), f"{value} policy's"),
-            "base": self.shared.log_probs(of.pairs, of.dataset, None),
+            "policy": self.shared.log_probs(
+                of.pairs, of.dataset, self._dpo(value), f"{value} policy's", bf16=self.bf16
+            ),
+            "base": self.shared.log_probs(of.pairs, of.dataset, None, bf16=self.bf16),
         }
 
     def _sources(
@@ -197,7 +201,11 @@ class _Cook:
                 "dataset": of.dataset,
                 "selection": of.selection,
                 "reference": self.shared.log_probs(
-                    of.pairs, of.dataset, policy, f"{self.name}'s reference" if policy else "reference"
+                    of.pairs,
+                    of.dataset,
+                    policy,
+                    f"{self.name}'s reference" if policy else "reference",
+                    bf16=self.bf16,
                 ),
                 "weight": weight,
                 "scale": 1.0,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from valuesoup.config import RunConfig
 from valuesoup.pipeline import answering, data, rating, training, values
-from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_ref, data_ref, function_hash, reward_ref
+from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_ref, data_ref, device_of, function_hash, reward_ref
 from valuesoup.rewards import RewardTraining
 from valuesoup.store import Node
+from valuesoup.training.settings import TrainingSettings
 
 Vectors = Mapping[str, Node]
 
@@ -94,8 +95,18 @@ class Shared:
             statistics=statistics,
         )
 
-    def log_probs(self, pairs: Node, dataset: str, policy: Node | None, whose: str = "reference") -> Node:
-        """Log-probabilities of both responses of each pair under the base, or under a trained policy."""
+    def autocasts(self, settings: TrainingSettings) -> bool:
+        """Whether a training computes in bfloat16; decided before any key is made, so that keys tell."""
+        device = device_of(self.device) if settings.bf16 == "auto" else "cpu"
+        return settings.autocasts(device.partition(":")[0])
+
+    def log_probs(
+        self, pairs: Node, dataset: str, policy: Node | None, whose: str = "reference", *, bf16: bool | None = None
+    ) -> Node:
+        """Log-probabilities of both responses of each pair under the base, or under a trained policy.
+
+        In bfloat16 or not as the training is that refers to them, without it as the run's own settings say.
+        """
         # The base's are those of the pairs as read: they serve every split, and so every seed.
         as_read = policy is None and pairs.key == self.split.key
         return training.reference(
@@ -105,6 +116,7 @@ class Shared:
             dataset=None if as_read else dataset,
             policy=policy,
             max_length=self.config.training.max_length,
+            bf16=self.autocasts(self.config.training) if bf16 is None else bf16,
             device=self.device,
         )
 

@@ -27,7 +27,7 @@ LEAST_VALIDATION = 16
 """With fewer validation pairs left after a filter, the validation loss is taken on all of them (and says so)."""
 
 
-@stage("reference", version=3, ignore=("device",))
+@stage("reference", version=4, ignore=("device",))
 def reference(
     work: Work,
     *,
@@ -36,6 +36,7 @@ def reference(
     dataset: str | None,
     policy: Artifact | None,
     max_length: int,
+    bf16: bool,
     device: str,
 ) -> None:
     """Store log π of both responses of every pair, by the pair's id; NaN for pairs that are too long.
@@ -49,6 +50,7 @@ def reference(
         dataset: Which data set of a split, of which the training and validation pairs are taken; None: all as read.
         policy: A trained policy on the base; None: the base itself.
         max_length: Longest prompt + response in tokens.
+        bf16: Compute in bfloat16 autocast, as the trainings do that refer to it.
         device: Where to compute.
     """
     from valuesoup.soup import Soup, ValueVector, position_limit, target_layers
@@ -71,11 +73,11 @@ def reference(
     found = np.full((len(listed), 2), np.nan)
     tokens = tokenise(listed, tokenizer, min(max_length, position_limit(model.config)))
     with work.task(len(tokens), "pairs") as task:
-        found[tokens.places] = pair_log_probs(soup, weights, tokens, on_done=task.advance)
+        found[tokens.places] = pair_log_probs(soup, weights, tokens, bf16=bf16, on_done=task.advance)
     save_log_probs(work.out, listed.ids, found)
 
 
-@stage("train", version=3, ignore=("device", "minimum", "report_to"))
+@stage("train", version=4, ignore=("device", "minimum", "report_to"))
 def train(
     work: Work,
     *,
@@ -102,7 +104,7 @@ def train(
         alpha: Weight of that penalty.
         draw: Which draw of the initial factors: equal ones start from the same A.
         minimum: Fewer pairs than this are an error.
-        settings: Of the training.
+        settings: Of the training; ``bf16`` decided, so that one key never names two precisions.
         report_to: Trackers, in place of those of the settings: they do not change the result.
         seed: Of everything random.
         device: Where to compute.
@@ -125,7 +127,7 @@ def train(
     _save(work.out, soup, POLICY, {**summary, **note})
 
 
-@stage("train-joint", version=2, ignore=("device", "minimum", "report_to"))
+@stage("train-joint", version=3, ignore=("device", "minimum", "report_to"))
 def train_joint(
     work: Work,
     *,

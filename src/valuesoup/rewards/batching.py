@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from valuesoup.limits import out_of_memory
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -67,9 +69,11 @@ def in_batches(
         rows = order[start : start + max(1, budget.tokens // longest)]
         try:
             work(rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
+        except RuntimeError as error:
+            if not out_of_memory(error):
                 raise
+            if len(rows) == 1:
+                raise torch.OutOfMemoryError(str(error)) from error  # of one class on every device
             torch.cuda.empty_cache()
             budget.tokens = min(budget.tokens, len(rows) * longest)  # what was tried, where few rows were left
             budget.halve()

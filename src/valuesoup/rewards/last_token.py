@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from valuesoup.limits import REFUSALS, refusal, scaled_beyond
 from valuesoup.rewards.batching import Budget, Tokens, distinct, in_batches, padded
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ LEAST_PREFIX = 8
 """Tokens of a beginning that is worth a pass of its own; none of 10 or more was measured to be slower."""
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """What configurations call the reach of a layer that does not see the whole text."""
-CHANGING_ROPE = {"dynamic", "longrope"}
-"""Rotary embeddings that depend on the length of the whole text, so that no beginning of it stands for itself."""
 LAST_STEPS = (".mlp", ".self_attn.o_proj", ".self_attn.dense", ".attn.c_proj", ".attention.dense")
 """What families call the parts of a layer that treat each token by itself, after its attention."""
 AGREEMENT = {True: 1e-3, False: 0.2}
@@ -63,7 +62,7 @@ class LastToken:
         """
         if not hasattr(model, "score") or model.base_model is model:
             return None  # an encoder, which reads its texts otherwise
-        if _rope_types(model.config) & CHANGING_ROPE:
+        if scaled_beyond(model.config) is not None:
             logger.warning(
                 "%s: prompts are computed once for each answer, because its positions are scaled by the "
                 "length of the text",
@@ -203,16 +202,8 @@ class LastToken:
                 device = self.model.device
                 own = _numbers(self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits)
             fast = self.logits(texts, [0, 0, 0, 1, 1, 1, 2], Budget(10**6, _kind(self.model)), lambda _: None)
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            return f"its forward pass cannot be split ({type(error).__name__})"
+        except REFUSALS as error:
+            return f"its forward pass cannot be split ({refusal(error)})"
         far = float(np.abs(fast - own).max(initial=0.0))
         spread = float(own.std(axis=0).max(initial=0.0))
         if far <= AGREEMENT[self.model.dtype == torch.float32] * spread:
@@ -269,10 +260,3 @@ def _numbers(logits: Tensor) -> NDArray[np.float64]:
 
 def _kind(model: Any) -> str:
     return str(model.config.model_type)
-
-
-def _rope_types(config: Any) -> set[str]:
-    """Return the kinds of rotary embeddings that a configuration names, for all layers or by their type."""
-    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    settings = [found, *(one for one in found.values() if isinstance(one, dict))]
-    return {str(one.get("rope_type")) for one in settings}

@@ -4,13 +4,18 @@ All rows write their next token into one common column, and a newcomer's prompt 
 a step then writes one column and reads one range of columns, without copying what is already there.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+from valuesoup.limits import REFUSALS, refusal, scaled_beyond
+from valuesoup.soup.sequences import padded
 
 if TYPE_CHECKING:
     from valuesoup.soup.in_place import Composed
@@ -20,6 +25,8 @@ SPARE_COLUMNS = 64
 """Steps between two moves of the cache: a move copies it whole, and columns beyond the longest row lie idle."""
 MASKS = ("sdpa", "eager")
 """Implementations of attention that take a mask of numbers, one for each row and column."""
+AGREEMENT = {"float32": 1e-3, "16 bit": 0.2}
+"""How far logits may be from those of the plain forward pass, in their spread over the vocabulary."""
 
 
 class _Window:
@@ -97,6 +104,7 @@ class SlotCache:
     def __init__(self, soup: "Soup | Composed") -> None:
         """Prepare for the soup's base, without slots; see :func:`keeps_slots`."""
         self._soup = soup
+        self._device = soup.model.get_input_embeddings().weight.device
         self.open(0)
 
     def open(self, rows: int) -> None:
@@ -107,26 +115,28 @@ class SlotCache:
         self._starts = [0] * rows
         self._mask = torch.empty(0)
 
-    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
+    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor | None) -> Tensor:
         """Read the prompts of rows into slots.
 
         Args:
             slots: A free one for each prompt.
             prompts: Token ids.
-            weights: (prompts, vectors).
+            weights: (prompts, vectors), or None for the base.
 
         Returns:
             The logits of each row's next token, (prompts, vocabulary).
         """
-        window, device = self._window, weights.device
+        window, device = self._window, self._device
         longest = max(map(len, prompts))
         if window.end < longest:
             self._move(None, longest - (window.end - window.first))
         for slot, prompt in zip(slots, prompts, strict=True):
             self._starts[slot] = window.end - len(prompt)
+        # The next step reads their columns too, and until then they move with the others.
+        window.first = min(window.first, window.end - longest)
         places = torch.tensor(slots, device=device)
         self._mask[places] = self._row_masks(slots)
-        ids, real = _left_padded(prompts, device)
+        ids, real = (table.to(device) for table in padded(prompts, left=True))
         # Padding sees padding: a row of the mask that is closed throughout would give NaN.
         closed = torch.ones(longest, longest, dtype=torch.bool, device=device).triu(1) | (
             real[:, :, None] & ~real[:, None, :]
@@ -145,14 +155,14 @@ class SlotCache:
         finally:
             window.newcomers = None
 
-    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor | None) -> Tensor:
         """Read one token of each row.
 
         Args:
             live: The slots whose rows are still being written.
             tokens: (slots,) the last one of each row.
             positions: (slots,) its place in its row.
-            weights: (slots, vectors).
+            weights: (slots, vectors), or None for the base.
 
         Returns:
             The logits of each row's next token, (slots, vocabulary); of free slots, anything.
@@ -186,14 +196,13 @@ class SlotCache:
 
     def _row_masks(self, slots: Sequence[int]) -> Tensor:
         """Return what is added to the attention scores of a next token, (slots, 1, 1, width): 0 from a row's start."""
-        embedding = self._soup.model.get_input_embeddings().weight
         dtype = self._soup.model.dtype
-        starts = torch.tensor([self._starts[slot] for slot in slots], device=embedding.device)
-        before = torch.arange(self._window.width, device=embedding.device) < starts[:, None]
-        mask = torch.zeros(before.shape, dtype=dtype, device=embedding.device)
+        starts = torch.tensor([self._starts[slot] for slot in slots], device=self._device)
+        before = torch.arange(self._window.width, device=self._device) < starts[:, None]
+        mask = torch.zeros(before.shape, dtype=dtype, device=self._device)
         return mask.masked_fill_(before, torch.finfo(dtype).min)[:, None, None]
 
-    def _forward(self, weights: Tensor, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def _forward(self, weights: Tensor | None, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self._soup(
             weights,
             input_ids=ids,
@@ -214,20 +223,24 @@ class BatchCache:
     def __init__(self, soup: "Soup | Composed") -> None:
         """Prepare an empty cache for the soup's base."""
         self._soup = soup
+        self._device = soup.model.get_input_embeddings().weight.device
         self._cache: Any = None
         self._mask = torch.empty(0)
 
     def open(self, rows: int) -> None:
         """Start anew; the rows come with the prompts."""
+        if rows and scaled_beyond(self._soup.model.config) is not None:
+            # Scaled positions stay at the longest text until they meet a short one.
+            self._soup(None, input_ids=torch.zeros(1, 1, dtype=torch.long, device=self._device))
 
-    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
+    def admit(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], weights: Tensor | None) -> Tensor:
         """Read the prompts of all rows, as :meth:`SlotCache.admit`."""
         self._cache = DynamicCache(config=self._soup.model.config)
-        ids, real = _left_padded(prompts, weights.device)
+        ids, real = (table.to(self._device) for table in padded(prompts, left=True))
         self._mask = real.long()
         return self._forward(weights, ids, (self._mask.cumsum(1) - 1).clamp(min=0))
 
-    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    def step(self, live: Sequence[int], tokens: Tensor, positions: Tensor, weights: Tensor | None) -> Tensor:
         """Read one token of each row, as :meth:`SlotCache.step`."""
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
         return self._forward(weights, tokens[:, None], positions[:, None])
@@ -238,7 +251,7 @@ class BatchCache:
         self._cache.batch_select_indices(kept)
         self._mask = self._mask[kept]
 
-    def _forward(self, weights: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, weights: Tensor | None, ids: Tensor, positions: Tensor) -> Tensor:
         logits: Tensor = self._soup(
             weights,
             input_ids=ids,
@@ -251,27 +264,70 @@ class BatchCache:
         return logits[:, -1]
 
 
-def keeps_slots(config: Any, longest: int) -> bool:
+_SLOTS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether a base gives the logits of its plain forward pass when its rows lie in slots."""
+
+
+def keeps_slots(soup: "Soup | Composed", longest: int) -> bool:
     """Return whether a base's layers keep nothing but keys and values and see the whole of each row.
 
+    They must take a mask of numbers, which a few tokens computed both ways tell; a warning says where they do not.
+
     Args:
-        config: Of the base.
+        soup: On its device.
         longest: Tokens of the longest prompt with its answer.
     """
+    model = soup.model
+    config: Any = model.config
     layers = DynamicCache(config=config).layers
-    return (
-        bool(layers)
-        and config._attn_implementation in MASKS
-        and all(
-            type(layer) is DynamicLayer
-            or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= longest)
+    limit = scaled_beyond(config)
+    if (
+        not layers
+        or config._attn_implementation not in MASKS
+        or (limit is not None and longest > limit)
+        or any(
+            type(layer) is not DynamicLayer
+            and not (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= longest)
             for layer in layers
         )
-    )
+    ):
+        return False
+    if model not in _SLOTS:
+        reason = _obstacle(soup)
+        _SLOTS[model] = reason is None
+        if reason is not None:
+            text = f"{config.model_type}: an answer that is done makes no place for the next before all are"
+            warnings.warn(f"{text}, because {reason}.", stacklevel=2)
+    return _SLOTS[model]
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    return ids, torch.arange(width, device=device) >= width - lengths[:, None]
+@torch.no_grad()
+def _obstacle(soup: "Soup | Composed") -> str | None:
+    vocabulary = int(soup.model.config.get_text_config().vocab_size)
+    draw = torch.Generator().manual_seed(0)
+    first, second, third = (torch.randint(vocabulary, (size,), generator=draw).tolist() for size in (9, 4, 8))
+    device = soup.model.get_input_embeddings().weight.device
+    plain = [
+        soup(None, input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1]
+        for row in (first[:7], second[:3], first[:8], second, first, third[:7], third)
+    ]
+    cache = SlotCache(soup)
+    cache.open(3)
+    try:
+        found = [*cache.admit([0, 1], [first[:7], second[:3]], None)]
+        found += cache.step([0, 1], *_next([first[7], second[3], 0], [7, 3, 0], device), None)[:2]
+        found += cache.step([0], *_next([first[8], 0, 0], [8, 0, 0], device), None)[:1]
+        found += cache.admit([2], [third[:7]], None)
+        found += cache.step([2], *_next([0, 0, third[7]], [0, 0, 7], device), None)[2:]
+    except REFUSALS as error:
+        return f"it does not take a mask of its own ({refusal(error)})"
+    own = torch.stack(plain).float()
+    far = float((torch.stack(found).float() - own).abs().max())
+    spread = float(own.std(-1).max())
+    if far <= AGREEMENT["float32" if soup.model.dtype == torch.float32 else "16 bit"] * spread:
+        return None
+    return f"its logits are then {far:.2g} off, at a spread of {spread:.2g}"
+
+
+def _next(tokens: list[int], positions: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(tokens, device=device), torch.tensor(positions, device=device)

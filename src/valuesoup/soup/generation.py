@@ -7,7 +7,7 @@ those that wait, so that a long answer does not make the others wait.
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from valuesoup.errors import RunError, UserError
+from valuesoup.limits import out_of_memory, scaled_beyond
 from valuesoup.soup.cache import BatchCache, SlotCache, keeps_slots
 from valuesoup.soup.in_place import Composed, composes
 
@@ -127,26 +128,39 @@ def write(
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
     if any(not row.prompt for row in rows):
         raise ValueError("every row needs at least one prompt token")
-    if compose:
-        return _one_by_one(soup, rows, max_new_tokens, temperature, batch_rows, on_shrink)
-    return _Queue(soup, rows, max_new_tokens, temperature, batch_rows, on_shrink).answers()
+    limit = scaled_beyond(soup.model.config)
+    queues: dict[_Common, list[int]] = {}
+    for place, row in enumerate(rows):
+        length = len(row.prompt)
+        scaled = limit is not None and length + max_new_tokens > limit
+        queues.setdefault((row.weights if compose else None, length if scaled else None), []).append(place)
+    if any(length is not None for _, length in queues):
+        warnings.warn(
+            f"{soup.model.config.model_type}: only answers to prompts of equal length are written together, because "
+            f"its positions are scaled by the length of a text of more than {limit} tokens.",
+            stacklevel=2,
+        )
+    return _in_turn(soup, rows, queues, max_new_tokens, temperature, batch_rows, on_shrink)
 
 
-def _one_by_one(
+_Common = tuple[tuple[float, ...] | None, int | None]
+"""What the rows of a queue have in common: weights to compose, and the length of their prompts."""
+
+
+def _in_turn(
     soup: "Soup",
     rows: Sequence[Row],
+    queues: Mapping[_Common, Sequence[int]],
     max_new_tokens: int,
     temperature: float,
     size: int,
     on_shrink: Callable[[str], None],
 ) -> Iterator[tuple[int, Answer]]:
-    """Write the rows of one candidate after another, each composed."""
-    candidates: dict[tuple[float, ...], list[int]] = {}
-    for place, row in enumerate(rows):
-        candidates.setdefault(row.weights, []).append(place)
-    for weights, places in candidates.items():
+    """Write one queue after another, each composed where its rows have weights in common."""
+    for (weights, _), places in queues.items():
         mine = [rows[place] for place in places]
-        queue = _Queue(Composed(soup, weights), mine, max_new_tokens, temperature, size, on_shrink)
+        policy = soup if weights is None else Composed(soup, weights)
+        queue = _Queue(policy, mine, max_new_tokens, temperature, size, on_shrink)
         for place, answer in queue.answers():
             yield places[place], answer
         size = queue.size  # what did not fit once is not tried again
@@ -183,7 +197,12 @@ class _Queue:
         self.ends = _end_tokens(soup)
         self.device = soup.model.get_input_embeddings().weight.device
         longest = max((len(row.prompt) for row in rows), default=0) + max_new_tokens
-        self.cache = (SlotCache if keeps_slots(soup.model.config, longest) else BatchCache)(soup)
+        try:
+            self.cache = (SlotCache if keeps_slots(soup, longest) else BatchCache)(soup)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise _too_short(error) from error
+            raise
         self.waiting = deque(range(len(rows)))
         self.slots: list[_Writing | None] = []
         self.weights = torch.empty(0)
@@ -195,10 +214,10 @@ class _Queue:
             try:
                 self._advance()
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(self.slots) == 1:
-                    raise RunError(f"memory does not suffice to write one answer ({error}).") from error
+                    raise _too_short(error) from error
                 self._shrink()
             else:
                 if self.size < told:
@@ -292,9 +311,8 @@ def _choose(logits: Tensor, draws: Tensor, temperature: float) -> list[int]:
     return chosen
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error means that memory is short, on a GPU or (there it has no class of its own) on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _too_short(error: RuntimeError) -> RunError:
+    return RunError(f"memory does not suffice to write one answer ({error}).")
 
 
 def _end_tokens(soup: "Soup | Composed") -> set[int]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from valuesoup.limits import REFUSALS, refusal
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -23,6 +25,11 @@ PIECE = 1 << 25
 """Most logits held at once: 128 MiB in float32, and some copies of them."""
 SAME = 1e-3
 """How far logits of the head by itself may be from the model's, which come from the same operations."""
+
+
+def in_pieces(soup: "Soup") -> bool:
+    """Return whether :func:`token_scores` makes a soup's logits in pieces, however large the batch."""
+    return _own_head(soup) is not None
 
 
 def token_scores(soup: "Soup", weights: Tensor | None, targets: Tensor, real: Tensor, **inputs: Any) -> Tensor:
@@ -138,29 +145,30 @@ class _Scores(torch.autograd.Function):
 
 
 _EXACT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Whether a model's head by itself gives the model's logits."""
+"""Whether a model's head by itself gives the model's logits; False of an output layer that a soup adapts."""
 
 
 def _own_head(soup: "Soup") -> Head | None:
     """Return the head of a soup's base; None, and a warning once, where it is not the model's way to logits."""
-    model = soup.model
-    if model not in _EXACT:
-        reason = _obstacle(soup)
-        _EXACT[model] = reason is None
-        if reason is not None:
-            kind = model.config.model_type
-            warnings.warn(f"{kind}: logits are computed whole, not in pieces, because {reason}.", stacklevel=3)
-    return Head(model) if _EXACT[model] else None
-
-
-@torch.no_grad()
-def _obstacle(soup: "Soup") -> str | None:
     from valuesoup.soup.soup import SoupLinear
 
     model = soup.model
     output = model.get_output_embeddings()
-    if isinstance(output, SoupLinear):
-        return "its output layer is adapted, with weights per row"
+    adapted = isinstance(output, SoupLinear)
+    # The head is the model's, but whether its output layer is adapted, with weights per row, is the soup's.
+    known: nn.Module = output if adapted else model
+    if known not in _EXACT:
+        reason = "its output layer is adapted, with weights per row" if adapted else _obstacle(soup)
+        _EXACT[known] = reason is None
+        if reason is not None:
+            kind = model.config.model_type
+            warnings.warn(f"{kind}: logits are computed whole, not in pieces, because {reason}.", stacklevel=3)
+    return Head(model) if _EXACT[known] else None
+
+
+@torch.no_grad()
+def _obstacle(soup: "Soup") -> str | None:
+    model = soup.model
     device = model.get_input_embeddings().weight.device
     few = int(model.config.get_text_config().vocab_size)
     tokens = torch.arange(7, device=device)[None] % few
@@ -171,8 +179,8 @@ def _obstacle(soup: "Soup") -> str | None:
         whole = model(input_ids=tokens, use_cache=False).logits.float()
         hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         own = Head(model).logits(hidden).float()
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        return f"its head does not run by itself ({type(error).__name__})"
+    except REFUSALS as error:
+        return f"its head does not run by itself ({refusal(error)})"
     finally:
         soup.train(training)
     same = whole.shape == own.shape and torch.allclose(whole, own, rtol=SAME, atol=SAME)

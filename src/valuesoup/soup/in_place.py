@@ -45,7 +45,7 @@ class Composed:
                     whole.addmm_(module.B[name].detach(), module.A[name].detach(), alpha=share * module.scales[name])
             self._forwards.append((module, partial(functional.linear, weight=whole, bias=layer.bias)))
 
-    def __call__(self, _: Tensor, **inputs: Any) -> Any:
+    def __call__(self, _: Tensor | None, **inputs: Any) -> Any:
         """Run the base with the composed layers; takes what the soup's own forward takes."""
         try:
             for module, forward in self._forwards:

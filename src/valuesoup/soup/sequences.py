@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 LOGIT_BUDGET = 1 << 28
 """Most logits held at once: 1 GiB in float32."""
+TOKEN_BUDGET = 1 << 14
+"""Most tokens of a batch, padding counted."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,9 @@ class SequenceBatch:
             prompts: Token ids of each prompt, not empty.
             responses: Token ids of each response, end of sequence included.
         """
-        left = max(map(len, prompts))
-        right = max(map(len, responses))
-        ids, mask = [], []
-        for prompt, response in zip(prompts, responses, strict=True):
-            before, after = left - len(prompt), right - len(response)
-            ids.append([0] * before + list(prompt) + list(response) + [0] * after)
-            mask.append([0] * before + [1] * (len(prompt) + len(response)) + [0] * after)
-        input_ids, attention_mask = torch.tensor(ids), torch.tensor(mask)
-        return cls(input_ids, attention_mask, input_ids[:, left:], attention_mask[:, left:].bool())
+        before, given = padded(prompts, left=True)
+        after, wanted = padded(responses, left=False)
+        return cls(torch.cat([before, after], 1), torch.cat([given, wanted], 1).long(), after, wanted)
 
     def to(self, device: torch.device | str) -> "SequenceBatch":
         """Return the batch on a device."""
@@ -64,18 +62,31 @@ class SequenceBatch:
         return (self.attention_mask.cumsum(1) - 1).clamp(min=0)
 
 
+def padded(rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+    """Return token ids padded with 0, on the left or on the right, and where they are real, (rows, width) each."""
+    lengths = np.array([len(row) for row in rows])
+    columns = np.arange(lengths.max())
+    real = (columns >= len(columns) - lengths[:, None]) if left else (columns < lengths[:, None])
+    ids = np.zeros(real.shape, np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return torch.from_numpy(ids), torch.from_numpy(real)
+
+
 def batches_by_length(lengths: Sequence[int], rows: int, vocabulary: int) -> Iterator[list[int]]:
-    """Yield the places of sequences in batches of similar length, at most ``rows`` and ``LOGIT_BUDGET`` logits each.
+    """Yield the places of sequences in batches of similar length.
+
+    A batch has at most ``rows`` sequences, ``TOKEN_BUDGET`` tokens and ``LOGIT_BUDGET`` logits.
 
     Args:
         lengths: Of each sequence, in tokens.
         rows: Most sequences of a batch.
-        vocabulary: Logits of a token.
+        vocabulary: Logits of a token that are held until the batch is done; 0 where they are made in pieces.
     """
+    most = min(TOKEN_BUDGET, LOGIT_BUDGET // vocabulary) if vocabulary else TOKEN_BUDGET
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
         # Ascending order: the new sequence is the widest.
-        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[place] * vocabulary > LOGIT_BUDGET):
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[place] > most):
             yield batch
             batch = []
         batch.append(place)

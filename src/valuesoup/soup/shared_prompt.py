@@ -19,14 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valuesoup.limits import REFUSALS, refusal, scaled_beyond
+from valuesoup.soup.base import position_limit
 from valuesoup.soup.head import token_scores
-from valuesoup.soup.sequences import SequenceBatch, token_log_probs
+from valuesoup.soup.sequences import SequenceBatch, padded, token_log_probs
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
 
-CHUNKS = ("attention_chunk_size", "window_size")
+CHUNKS = ("attention_chunk_size",)
 """What configurations call the reach of a layer for which no mask is made here."""
+COLUMN_WINDOWS = ("window_size",)
+"""What configurations call a reach that layers count in columns of a batch, and not in positions."""
 SLIDING = "sliding_attention"
 """What configurations call a layer that sees a window of the last tokens."""
 CHECKED_WINDOW = 5
@@ -71,7 +75,7 @@ class PairBatch:
             rows.append([*stem[:-1], *chain.from_iterable(parts)])
             wanted.append([*first, *second[same:]])
             lengths.append([len(prompt), same, len(first) - same, len(second) - same])
-        return cls(_padded(rows), _padded(wanted), torch.tensor(lengths))
+        return cls(padded(rows, left=True)[0], padded(wanted, left=True)[0], torch.tensor(lengths))
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """Return the batch on a device."""
@@ -165,14 +169,6 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return next((place for place in range(least) if first[place] != second[place]), least)
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    width = max(map(len, rows))
-    table = np.zeros((len(rows), width), np.int64)
-    for place, row in enumerate(rows):
-        table[place, width - len(row) :] = row
-    return torch.from_numpy(table)
-
-
 def response_log_probs(
     soup: "Soup", weights: Tensor | None, batch: PairBatch, *, shared: bool
 ) -> tuple[Tensor, Tensor]:
@@ -252,10 +248,18 @@ def shares_prompts(soup: "Soup", longest: int) -> bool:
 
 def _obstacle(soup: "Soup", longest: int) -> str | None:
     config: Any = soup.model.config.get_text_config()
-    for name in CHUNKS:
-        reach = getattr(config, name, None)
-        if isinstance(reach, int) and 0 < reach < longest:
-            return f"its {name} of {reach} is shorter than a sequence of {longest} tokens"
+    limit = scaled_beyond(config)
+    if limit is not None and longest > limit:
+        return f"its positions are scaled by the length of a text of more than {limit} tokens"
+    widest = max(longest, 2 * longest - 2)  # of a row whose prompt is one token
+    for names, width, what in ((CHUNKS, longest, "a sequence"), (COLUMN_WINDOWS, widest, "a row of both responses")):
+        for name in names:
+            reach = getattr(config, name, None)
+            if isinstance(reach, int) and 0 < reach < width:
+                return f"its {name} of {reach} is shorter than {what} of {width} tokens"
+    positions = position_limit(config)
+    if positions < widest and any(tuple(table.shape[-2:]) == (positions,) * 2 for table in soup.model.buffers()):
+        return f"its causal masks of {positions} tokens are shorter than a row of both responses of {widest} tokens"
     draw = torch.Generator().manual_seed(0)
     sizes = ((9, 6, 2), (4, 3, 7))
     parts = [[torch.randint(config.vocab_size, (n,), generator=draw).tolist() for n in pair] for pair in sizes]
@@ -268,8 +272,8 @@ def _obstacle(soup: "Soup", longest: int) -> str | None:
         if windowed:
             config.sliding_window = CHECKED_WINDOW
             far = max(far, _far(soup, batch))
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        return f"it does not take a mask of its own ({type(error).__name__})"
+    except REFUSALS as error:
+        return f"it does not take a mask of its own ({refusal(error)})"
     finally:
         soup.train(training)
         if windowed:

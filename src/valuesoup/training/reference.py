@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from valuesoup.soup.head import in_pieces
 from valuesoup.soup.sequences import batches_by_length
 from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.training.rows import TokenPairs
@@ -23,6 +24,7 @@ def pair_log_probs(
     pairs: TokenPairs,
     *,
     batch_pairs: int = 32,
+    bf16: bool = False,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
     """Return log π(y_w | x) and log π(y_l | x) of each pair, summed over response tokens.
@@ -31,7 +33,8 @@ def pair_log_probs(
         soup: The soup.
         weights: (1, n) of the policy, or None for the base, the reference of DPO.
         pairs: Token ids.
-        batch_pairs: Pairs in a forward pass; pairs of similar length share one.
+        batch_pairs: Most pairs in a forward pass; pairs of similar length share one.
+        bf16: Compute in bfloat16 autocast, as the training does whose reference this is.
         on_done: Called with the number of pairs done since the last call.
 
     Returns:
@@ -41,9 +44,11 @@ def pair_log_probs(
     shared = shares_prompts(soup, pairs.longest())
     found = np.empty((len(pairs), 2))
     # Apart, a pair is two sequences, each at most as long as the row of both.
-    vocabulary = (1 if shared else 2) * soup.model.config.get_text_config().vocab_size
-    for places in batches_by_length(pairs.lengths().tolist(), batch_pairs, vocabulary):
-        sums = response_log_probs(soup, weights, pairs.batch(places).to(device), shared=shared)
+    lengths = (1 if shared else 2) * pairs.lengths()
+    vocabulary = 0 if in_pieces(soup) else soup.model.config.get_text_config().vocab_size
+    for places in batches_by_length(lengths.tolist(), batch_pairs, vocabulary):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            sums = response_log_probs(soup, weights, pairs.batch(places).to(device), shared=shared)
         found[places] = torch.stack(sums, 1).double().cpu().numpy()
         on_done(len(places))
     return found

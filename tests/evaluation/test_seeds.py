@@ -200,6 +200,14 @@ def test_the_extent_is_the_diagonal_of_the_candidates_in_units_of_the_box() -> N
     assert combine([run({"p": 0.1}, rows)])["methods"]["p"]["extent"]["mean"] == pytest.approx(0.5)  # 1.0 / 2
 
 
+def test_those_that_left_a_race_do_not_widen_the_extent() -> None:
+    rows = [row("p", "x", [0.0, 0.0]), row("p", "y", [0.6, 0.8]), {**row("p", "z", [9.0, -9.0]), "left": {"by": "y"}}]
+    extent = combine([run({"p": 0.1}, rows)])["methods"]["p"]["extent"]
+    assert extent["mean"] == pytest.approx(0.5)
+    gone = [{**of, "left": {"by": None}} for of in rows]
+    assert combine([run({"p": 0.1}, gone)])["methods"]["p"]["extent"]["mean"] == 0.0
+
+
 def test_combined_results_are_json_without_nan() -> None:
     combined = combine([simple({"base": 0.1, "p": float(np.float64(0.2))}, seed) for seed in range(3)])
     assert json.loads(json.dumps(combined, allow_nan=False)) == combined

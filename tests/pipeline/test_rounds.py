@@ -103,6 +103,40 @@ def test_the_same_scores_take_the_same_way() -> None:
     assert one.rounds == other.rounds
 
 
+@pytest.mark.parametrize(("limit", "near"), [(7, 0.12), (24, 0.05), (48, 0.03)])
+def test_what_is_kept_counts_the_candidates_that_were_not_measured(limit: int, near: float) -> None:
+    points = simplex_grid(3, 10)
+    truth = np.sqrt(points)
+    told, true = [], []
+    for seed in range(3):
+        scores = truth + 0.3 * np.random.default_rng(seed).normal(size=(64, 66, 3))
+        of = course(points, 64, 3, limits={"mixtures": limit}, ends=parts(64, 16, 2.0), seed=seed)
+        found = search(of, Oracle(scores))
+        reference = reference_point(truth)
+        whole = hypervolume(truth[pareto(scores.mean(axis=0))], reference)
+        told.append(found.kept["mixtures"])
+        true.append(hypervolume(truth[found.frontier["mixtures"]], reference) / whole)
+        assert set(found.prompts.values()) == {16}, "more answers of those measured would not bring what is missing"
+    assert np.mean(told) == pytest.approx(np.mean(true), abs=near)
+
+
+def test_those_that_left_count_in_what_is_kept() -> None:
+    scores = np.array([[2.0, 2.0], [0.0, 0.0]]) + 0.1 * np.random.default_rng(0).normal(size=(32, 2, 2))
+    found = search(course(np.eye(2), 32, 2), Oracle(scores))
+    assert found.left == {1: 0}
+    assert found.kept["mixtures"] == pytest.approx(1.0)
+
+
+def test_a_race_goes_on_while_a_value_is_measured_on_one_prompt() -> None:
+    points, _, scores = problem(2, noise=0.01, prompts=32)
+    scores[:7, :, 1] = np.nan
+    of, oracle = course(points, 32, 2, totals=[32, 25]), Oracle(scores)
+    found = search(of, oracle)
+    check(found, oracle, of)
+    assert max(found.prompts.values()) == 16
+    assert 0 < found.kept["mixtures"] <= 1.05
+
+
 def test_without_a_race_the_measured_answer_every_prompt_and_nobody_leaves() -> None:
     points, _, scores = problem(3, noise=0.01)
     of = course(points, len(scores), 3, limits={"mixtures": 15}, ends=[len(scores)], keep=0.0, confidence=0.0)

@@ -1,6 +1,7 @@
 """Runs with a search: the plan, the settings and their mistakes, and a run from the command line to the report."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 import tiny_run
+from tiny import save_base
 from valuesoup.configfile import load_config, parse_config
 from valuesoup.errors import UserError
+from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.plan import make_plan
-from valuesoup.pipeline.run import open_run, run
+from valuesoup.pipeline.run import open_run, read_results, run
 from valuesoup.report.assemble import report_data
 from valuesoup.report.summary import summarise
 from valuesoup.report.tables import costs_table
@@ -153,10 +156,43 @@ def test_the_report_of_a_search_shows_what_it_saved(searched: tuple[Path, str]) 
     assert "on 7 of 11 candidates" in sentence
     assert "among the candidates that stayed" in sentence
     table = costs_table(data)
-    assert tuple(table.headings[-3:]) == ("candidates measured", "validation answers", "hypervolume kept")
+    assert tuple(table.headings[-3:-1]) == ("candidates measured", "validation answers")
+    assert table.headings[-1] == "hypervolume kept, of all candidates'"
+    assert "of the hypervolume that all answers of all 11 candidates would find" in sentence
     assert any(row[-3] == "7 of 11" for row in table.rows)
     page = (searched[0] / "report.html").read_text()
     assert "hypervolume kept" in page
+
+
+def test_values_on_data_sets_of_different_size_are_compared_on_their_own_prompts(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    rows = [{"prompt": f"w{number} w1", "chosen": "a w3", "rejected": "w4"} for number in range(60)]
+    short = [
+        {**row, "prompt": f"w5 {row['prompt']}" + " w6" * (30 if number % 4 else 0)} for number, row in enumerate(rows)
+    ]
+    for name, of in (("a", rows), ("b", short)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of), encoding="utf-8")
+    text = f"""
+base: {{model: {base}, device: cpu}}
+values:
+  a: {{data: {tmp_path / "a.jsonl"}, reward: {{function: "tiny_rewards:length"}}}}
+  b: {{data: {tmp_path / "b.jsonl"}, reward: {{function: "tiny_rewards:vowels"}}}}
+methods: [soup]
+training: {{rank: 2, epochs: 1, batch_size: 4}}
+generation: {{max_new_tokens: 4, max_prompt_tokens: 20}}
+evaluation: {{test_prompts: 12, validation_prompts: 24, resamples: 20, prompts: own, racing: {{first: 4}}}}
+"""
+    finished = run(parse_config(text, "uneven"), tmp_path / "run")
+    results = read_results(tmp_path / "run")
+    asked = load_prompts(finished.artifacts[finished.plan.evaluated[0].validation.prompts.key])
+    sizes = [sum(value in prompt["datasets"] for prompt in asked) for value in "ab"]
+    assert sizes[1] < sizes[0]
+    search = results["methods"]["soup"]["search"]
+    soup = [row for row in results["candidates"] if row["method"] == "soup"]
+    assert sum(row["prompts"] for row in soup) == search["answers"]
+    assert all(row["prompts"] == len(asked) for row in results["candidates"] if row["method"] == "base")
+    assert any(row["on_overall_frontier"] for row in results["candidates"])
+    assert all(math.isfinite(row["validation"][value]["mean"]) for row in results["candidates"] for value in "ab")
 
 
 def test_a_search_that_is_made_again_gives_the_same_results(searched: tuple[Path, str], tmp_path: Path) -> None:

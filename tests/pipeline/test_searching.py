@@ -1,5 +1,6 @@
 """The stage of a search on a tiny soup: files, answers as without it, and interruptions that change nothing."""
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 import tiny
 from valuesoup.config import BaseConfig, GenerationConfig, RewardConfig
@@ -17,9 +19,13 @@ from valuesoup.errors import UserError
 from valuesoup.pipeline import searching
 from valuesoup.pipeline.answering import answer_prompts, load_answers
 from valuesoup.pipeline.inputs import base_ref, function_hash, reward_ref
+from valuesoup.pipeline.rating import by_own, measuring
 from valuesoup.pipeline.searching import search_candidates, search_scores
+from valuesoup.rewards import ClassifierReward
+from valuesoup.rewards.classifier import _Loaded
 from valuesoup.search import simplex_grid
 from valuesoup.search.settings import RacingSettings
+from valuesoup.soup import Soup
 from valuesoup.store import Artifact, Progress, Work
 
 torch.set_num_threads(1)
@@ -78,7 +84,8 @@ class Bench:
         self.runs += 1
         out = out or self.folder / f"out{self.runs}"
         out.mkdir(exist_ok=True)
-        return Work(out, Progress(), "search", lambda *_, **__: None)
+        self.said = io.StringIO()
+        return Work(out, Progress(Console(file=self.said, width=200), live=False), "search", lambda *_, **__: None)
 
     def search(self, out: Path | None = None, **changes: Any) -> Artifact:
         work = self.work(out)
@@ -211,7 +218,7 @@ def test_any_number_of_values_can_be_searched(tmp_path: Path, n: int) -> None:
     assert found.json("chosen.json")["frontier"]["mixtures"]
     scores = search_scores(found, bench.prompts, list(bench.rewards), own=n == 2)
     for of in scores.values():
-        assert of.shape == (PROMPTS // (2 if n == 2 else 1), n)
+        assert of.shape == (PROMPTS // (2 if n == 2 else 1), n)  # data sets of equal size
         assert np.isfinite(of).any(axis=0).all()
 
 
@@ -222,6 +229,141 @@ def test_prompts_are_asked_of_every_data_set_in_turn(bench: Bench) -> None:
     for start in range(0, PROMPTS, 3):
         assert {asked[number]["datasets"][0] for number in order[start : start + 3]} == {"v0", "v1", "v2"}
     assert order != searching._order(asked, seed=1)
+
+
+def asked_of(bench: Bench, folder: Path, datasets: Sequence[list[str]]) -> Artifact:
+    """Return the first prompts of a bench, as those of other data sets."""
+    asked = bench.prompts.json("prompts.json")["prompts"]
+    folder.mkdir()
+    changed = [{**prompt, "datasets": of} for prompt, of in zip(asked, datasets, strict=False)]
+    (folder / "prompts.json").write_text(json.dumps({"prompts": changed}))
+    return Artifact(folder, folder.name, 0.0)
+
+
+def test_scores_of_data_sets_of_different_size_are_all_there(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 2)
+    prompts = asked_of(bench, tmp_path / "uneven", [["v0"]] * 18 + [["v1"]] * 6)
+    found = bench.search(prompts=prompts, own=True, racing=RacingSettings(first=4, keep=1.2))
+    scores = search_scores(found, prompts, list(bench.rewards), own=True)
+    rows = load_answers(found).to_pylist()
+    assert scores.keys() == {row["candidate"] for row in rows}
+    for place, of in scores.items():
+        assert of.shape == (18, 2)
+        assert np.isnan(of[6:, 1]).all()
+        mine = [row for row in rows if row["candidate"] == place]
+        for column, (value, measure) in enumerate({"v0": words, "v1": early}.items()):
+            texts = [row["text"] for row in mine if (row["prompt"] < 18) == (value == "v0")]
+            assert np.nanmean(of[:, column]) == pytest.approx(np.mean(measure([], texts)))
+        assert np.isfinite(of).sum() == len(mine) == found.json("search.json")["prompts"][str(place)]
+
+
+def test_columns_of_own_prompts_are_filled_up() -> None:
+    asked: Any = [{"datasets": of} for of in (["a"], ["b", "a"], ["a"], ["b"], ["a"])]
+    rows = measuring(asked, ["a", "b"], own=True)
+    assert {value: of.tolist() for value, of in rows.items()} == {"a": [0, 1, 2, 4], "b": [1, 3]}
+    table = by_own([np.arange(5.0), np.arange(5.0) * 10], list(rows.values()))
+    np.testing.assert_array_equal(table, [[0, 10], [1, 30], [2, np.nan], [4, np.nan]])
+    assert [len(of) for of in measuring(asked, ["a", "b"], own=False).values()] == [5, 5]
+
+
+def test_the_first_part_measures_every_value_often_enough() -> None:
+    # Every prompt is of the first value, so that it alone would fill all turns; two are of the second too.
+    asked: Any = [{"datasets": ["a", "b"] if number in (20, 31) else ["a"]} for number in range(40)]
+    order = searching._order(asked, 0)
+    measures = np.array([[True, "b" in asked[number]["datasets"]] for number in order])
+    (first, *_) = ends = searching._ends(measures, RacingSettings(first=4))
+    assert measures[:first].sum(axis=0).tolist() == [4, 2], "all that the second one has"
+    assert ends[-1] == 40
+    # A value whose prompts come late: the part grows until it has its share.
+    late = np.array([[True, number >= 10] for number in range(40)])
+    assert searching._ends(late, RacingSettings(first=4)) == [14, 28, 40]
+    assert searching._ends(np.ones((40, 3), dtype=bool), RacingSettings(first=16)) == [16, 32, 40]
+
+
+def test_a_value_with_few_prompts_of_its_own_takes_part_from_the_beginning(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 2)
+    prompts = asked_of(
+        bench, tmp_path / "few", [["v0", "v1"] if number in (11, 17) else ["v0"] for number in range(24)]
+    )
+    found = bench.search(prompts=prompts, own=True, racing=RacingSettings(first=4))
+    for of in search_scores(found, prompts, list(bench.rewards), own=True).values():
+        assert np.isfinite(of[:, 1]).sum() == 2
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench whose two values are logits of one classifier, which must cut the longer prompts."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    bench = Bench(tmp_path_factory.mktemp("judged"), 2)
+    config = LlamaConfig(**{**tiny.llama().config.to_dict(), "num_labels": 2, "architectures": None})
+    LlamaForSequenceClassification(config).save_pretrained(bench.folder / "classifier")
+    tiny.tokenizer().save_pretrained(bench.folder / "classifier")
+    settings: dict[str, Any] = {"model": str(bench.folder / "classifier"), "max_length": 12, "truncate_prompt": True}
+    settings["template"] = "{prompt} {response}"
+    bench.rewards = {
+        "v0": reward_ref(RewardConfig(**settings, logit=0)),
+        "v1": reward_ref(RewardConfig(**settings, logit=1, sign=-1)),
+    }
+    return bench
+
+
+def test_logits_of_one_classifier_are_loaded_and_run_once(judged: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, runs, closed = [], [], []
+    load, logits, close = _Loaded.load.__func__, ClassifierReward._logits, ClassifierReward.close
+    monkeypatch.setattr(_Loaded, "load", classmethod(lambda cls, reward: (loads.append(1), load(cls, reward))[1]))
+    monkeypatch.setattr(
+        ClassifierReward, "_logits", lambda self, *args: (runs.append(len(args[2])), logits(self, *args))[1]
+    )
+    monkeypatch.setattr(ClassifierReward, "close", lambda self: (closed.append(self), close(self))[1])
+    found = judged.search()
+    shards = len(list(found.path.glob("shard-*.parquet")))
+    assert (len(loads), len(runs)) == (1, shards)
+    assert len(closed) == 2
+    assert all(source._loaded is None for source in closed)
+    table = load_answers(found)
+    asked = judged.prompts.json("prompts.json")["prompts"]
+    for value, sign in (("v0", 1), ("v1", -1)):
+        source = ClassifierReward(
+            judged.folder / "classifier",
+            logit=int(value[1]),
+            sign=sign,
+            template="{prompt} {response}",
+            max_length=12,
+            truncate_prompt=True,
+            device="cpu",
+        )
+        expected = source.score(
+            [asked[number]["messages"] for number in table["prompt"].to_pylist()], table["text"].to_pylist()
+        )
+        np.testing.assert_allclose(table[f"score/{value}"].to_numpy(), expected, atol=1e-5)
+
+
+def test_a_resumed_search_says_the_same_of_what_was_cut(judged: Bench, tmp_path: Path) -> None:
+    whole = judged.search()
+    (said,) = [line for line in judged.said.getvalue().splitlines() if "were cut from the left" in line]
+    assert int(said.split()[0]) > 0
+    for kept in (1, 99):
+        out = tmp_path / f"{kept} saves"
+        out.mkdir()
+        for shard in sorted(whole.path.glob("shard-*.parquet"))[:kept]:
+            shutil.copy(shard, out)
+        judged.search(out)
+        assert [line for line in judged.said.getvalue().splitlines() if "were cut" in line] == [said]
+
+
+def test_short_memory_is_said_and_remembered(bench: Bench, whole: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Soup.forward
+
+    def short(self: Soup, weights: torch.Tensor | None, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 8:
+            torch.empty(1 << 50)  # fails as any allocation does for which there is no memory
+        return forward(self, weights, **inputs)
+
+    monkeypatch.setattr(Soup, "forward", short)
+    found = bench.search(batch_rows=16)
+    assert bench.said.getvalue().count("memory does not suffice for 16 answers at a time: 8 from here on") == 1
+    assert contents(found) == contents(whole)
 
 
 def test_a_value_without_prompts_of_its_own_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -31,13 +31,13 @@ def test_parts_ascend_and_end_with_every_prompt(prompts, first, growth):
 
 
 def test_the_paired_difference_and_not_the_two_means_decides():
-    # Per prompt the second is 0.9, 1.0, 1.1 and 1.0 below the first; the prompts themselves differ by tens.
-    first = np.array([10.0, 50.0, -30.0, 20.0])
-    second = first - [0.9, 1.0, 1.1, 1.0]
+    # Per prompt the second is 0.5, 1.0, 1.5, 1.0 and so on below the first; the prompts themselves differ by tens.
+    first = np.array([10.0, 50.0, -30.0, 20.0, 0.0, -70.0, 40.0, 30.0])
+    second = first - [0.5, 1.0, 1.5, 1.0] * 2
     scores = np.stack([first, second], axis=1)[:, :, None]
-    # Mean difference -1, standard deviation sqrt(0.02 / 3), standard error that / 2: t = -24.5 with 3 degrees.
-    statistic = -1 / (math.sqrt(0.02 / 3) / 2)
-    miss = t.cdf(statistic, 3)
+    # Mean difference -1, variance 1 / 7, standard error sqrt(1 / 7 / 8): t = -7.5 with 7 degrees.
+    statistic = -1 / math.sqrt(1 / 7 / 8)
+    miss = t.cdf(statistic, 7)
     assert clearly_beaten(scores, everyone(scores), miss * 1.01).tolist() == [-1, 0]
     assert clearly_beaten(scores, everyone(scores), miss * 0.99).tolist() == [-1, -1]
 
@@ -54,12 +54,40 @@ def test_every_value_must_be_worse():
 
 
 def test_only_prompts_that_both_have_answered_count():
-    scores = np.full((6, 2, 1), np.nan)
-    scores[:, 0, 0] = [1.0, 1.1, 0.9, -50.0, -50.0, -50.0]
-    scores[:3, 1, 0] = [0.0, 0.05, 0.02]
+    scores = np.full((11, 2, 1), np.nan)
+    scores[:, 0, 0] = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, -50.0, -50.0, -50.0]
+    scores[:8, 1, 0] = [0.0, 0.05, 0.02, 0.0, 0.1, -0.1, 0.03, 0.01]
     assert clearly_beaten(scores, everyone(scores), 0.05).tolist() == [-1, 0]
-    scores[1:3, 1, 0] = np.nan
-    assert clearly_beaten(scores, everyone(scores), 0.05).tolist() == [-1, -1], "one prompt tells nothing"
+    scores[7, 1, 0] = np.nan
+    assert clearly_beaten(scores, everyone(scores), 0.05).tolist() == [-1, -1], "seven prompts tell too little"
+
+
+def test_equal_differences_are_as_sure_as_if_one_more_prompt_could_disagree():
+    # The second loses by 1 on each of 9 prompts. The differences of answers are 1, so the floor of the variance is
+    # 1 · 10 / 11², and t = -1 / sqrt(10 / 121 / 9).
+    scores = np.tile([[1.0], [0.0]], (9, 1, 1))
+    miss = t.cdf(-1 / math.sqrt(10 / 121 / 9), 8)
+    assert clearly_beaten(scores, everyone(scores), miss * 1.01).tolist() == [-1, 0]
+    assert clearly_beaten(scores, everyone(scores), miss * 0.99).tolist() == [-1, -1]
+    # A third candidate shows that an answer may change the score by 3; of 27 pairs of answers 9 differ by 3, 9 by 1
+    # and 9 by 2, so the floor is (9 + 1 + 4) / 3 times as high.
+    wider = np.concatenate([scores, np.full((9, 1, 1), -2.0)], axis=1)
+    miss = t.cdf(-1 / math.sqrt(14 / 3 * 10 / 121 / 9), 8)
+    beaten = [clearly_beaten(wider, np.array([True, True, False]), miss * by)[1] for by in (0.99, 1.01)]
+    assert beaten == [-1, 0]
+
+
+def test_rewards_of_few_steps_rarely_drop_one_that_is_better():
+    # The second mostly loses by 1 but sometimes wins by 2, and is better by 0.2 in truth.
+    rng = np.random.default_rng(0)
+    left = 0
+    for _ in range(2000):
+        answers = np.stack([np.ones(8), np.where(rng.random(8) < 0.4, 3.0, 0.0)], axis=1)
+        others = rng.choice([0.0, 1.0, 3.0], size=(8, 30))
+        scores = np.concatenate([answers, others], axis=1)[:, :, None]
+        rivals = np.arange(32) == 0
+        left += int(clearly_beaten(scores, rivals, 0.001)[1] >= 0)
+    assert left / 2000 <= 0.001, "on eight prompts it loses every time in 1.7 % of races"
 
 
 def test_one_who_is_no_rival_beats_nobody():

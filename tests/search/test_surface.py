@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from valuesoup.search import cube_grid, fit_surface, simplex_grid
+from valuesoup.search.surface import _means
 
 
 def smooth_problem(n, seed, noise=0.5, prompts=10, slopes=0.0, steps=None):
@@ -85,7 +86,50 @@ def test_candidates_that_were_not_measured_are_predicted_less_surely():
     off = surface.mean - truth
     assert np.abs(off - off.mean(axis=0))[others].max() < 0.3
     assert surface.deviation[others].mean() > surface.deviation[known].mean()
-    assert surface.noise.shape == (3, len(known), len(known))
+    assert surface.noise.shape == (3, len(points), len(points))
+
+
+def test_one_that_answered_fewer_prompts_counts_by_its_differences_to_the_others():
+    points, truth, scores = smooth_problem(3, 1, noise=0.2, prompts=40)
+    scores += 20 * np.random.default_rng(0).normal(size=(40, 1, 1))  # the prompts' own levels say nothing
+    early = list(range(0, len(points), 2))
+    scores[8:, early] = np.nan
+    surface = fit_surface(points, scores)
+    off = surface.mean - truth
+    assert np.abs(off - off.mean(axis=0)).max() < 0.3
+    alone = fit_surface(points, scores[:, 1::2], range(1, len(points), 2))
+    assert surface.deviation[early].mean() < alone.deviation[early].mean(), "its own answers tell of it"
+
+
+def test_the_means_of_those_who_answered_less_have_the_covariance_that_is_told():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    levels = rng.normal(size=(10, 1)) * 9
+    found = []
+    for _ in range(4000):
+        scores = levels + rng.normal(size=(10, 4)) @ root.T
+        scores[3:, 0], scores[6:, 1] = np.nan, np.nan
+        found.append(_means(scores, root @ root.T)[0])
+    covariance = _means(scores, root @ root.T)[1]
+    np.testing.assert_allclose(np.cov(np.array(found).T), covariance, atol=0.08 * covariance.max())
+    np.testing.assert_allclose(np.mean(found, axis=0), levels.mean(), atol=0.1)
+
+
+def test_a_gap_in_the_answers_of_one_is_refused():
+    points, _, scores = smooth_problem(2, 0)
+    scores[3, 1] = np.nan
+    with pytest.raises(ValueError, match="beginning"):
+        fit_surface(points, scores)
+
+
+@pytest.mark.parametrize("prompts", [0, 1])
+def test_a_value_of_fewer_than_two_prompts_is_unknown(prompts):
+    points, _, scores = smooth_problem(2, 0)
+    scores[prompts:, :, 1] = np.nan
+    surface = fit_surface(points, scores)
+    assert np.isfinite(surface.deviation[:, 0]).all()
+    assert np.isposinf(surface.deviation[:, 1]).all()
+    assert np.isfinite(surface.mean).all()
 
 
 def test_a_value_may_be_measured_on_some_prompts_only():

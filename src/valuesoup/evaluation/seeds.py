@@ -195,8 +195,14 @@ def _tested(run: Results, identity: str) -> bool:
 
 
 def _extent(run: Results, method: str) -> float:
-    """Return the diagonal of the box around a method's candidates on validation, its sides in units of the run's."""
-    rows = [row["validation"] for row in run["candidates"] if row["method"] == method]
+    """Return the diagonal of the box around a method's candidates on validation, its sides in units of the run's.
+
+    Those that left a race early are not counted: the noise of their few answers would widen the box. Where none stayed
+    there is no box.
+    """
+    rows = [row["validation"] for row in run["candidates"] if row["method"] == method and row.get("left") is None]
+    if not rows:
+        return 0.0
     sides = []
     for value in run["values"]:
         means = [row[value]["mean"] for row in rows]

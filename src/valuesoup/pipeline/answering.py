@@ -15,7 +15,7 @@ from valuesoup.store import Artifact, Work, fingerprint, stage
 
 if TYPE_CHECKING:
     from valuesoup.soup import Soup
-    from valuesoup.soup.generation import Answer
+    from valuesoup.soup.generation import Answer, Row
 
 SHARD_ROWS = 512
 """Answers saved together: an interruption costs about two such shards, since one begins while the last ones of the
@@ -41,37 +41,26 @@ def answer_prompts(
     Only the candidates listed in ``chosen`` answer, where it is given. The draws of an answer depend on the seed and
     the prompt, so that all candidates meet the same chance.
     """
-    from valuesoup.soup import position_limit
-    from valuesoup.soup.generation import Row, write
+    from valuesoup.soup.generation import write
     from valuesoup.soup.in_place import composes
 
     soup = open_soup(base, vectors, device)
     places = list(range(len(candidates))) if chosen is None else chosen.json("chosen.json")["test"]
     asked = load_prompts(prompts)
-    tokens = [prompt_tokens(soup, prompt) for prompt in asked]
-    longest, limit = max(map(len, tokens)) + generation.max_new_tokens, position_limit(soup.model.config)
-    if longest > limit:
-        raise UserError(
-            f"the longest prompt and generation.max_new_tokens together are {longest} tokens, and the base takes "
-            f"{limit}; lower generation.max_prompt_tokens or max_new_tokens."
-        )
-    seeds = [int(fingerprint([seed, prompt["id"]]), 16) for prompt in asked]
-    by_length = sorted(range(len(asked)), key=lambda number: -len(tokens[number]))
+    asking = Asking(soup, candidates, asked, generation, seed)
+    by_length = sorted(range(len(asked)), key=lambda number: -len(asking.tokens[number]))
     compose = composes(soup, len(asked))  # decided for the whole job, whatever of it is done already
     if compose:
         queue = [(place, number) for place in places for number in by_length]
     else:
         queue = [(place, number) for number in by_length for place in places]
-    shards = _Shards(work.out, queue, soup)
+    shards = _Shards(work.out, queue, asking)
     with work.task(shards.count, "answers") as task:
         todo = shards.missing()
         task.advance(shards.count - len(todo))
         written = write(
             soup,
-            [
-                Row(tokens[number], tuple(candidates[place]), seeds[number])
-                for place, number in map(shards.queue.__getitem__, todo)
-            ],
+            [asking.row(*queue[place]) for place in todo],
             max_new_tokens=generation.max_new_tokens,
             temperature=generation.temperature,
             batch_rows=batch_rows,
@@ -83,15 +72,63 @@ def answer_prompts(
             task.advance()
 
 
+class Asking:
+    """Candidates and prompts as a soup takes them, and its answers as the table that stages write."""
+
+    def __init__(
+        self,
+        soup: "Soup",
+        candidates: Sequence[Sequence[float]],
+        asked: Sequence[HeldOutPrompt],
+        generation: GenerationConfig,
+        seed: int,
+    ) -> None:
+        """Read the prompts; the draws of an answer depend on ``seed`` and its prompt alone.
+
+        Raises:
+            UserError: A prompt and the longest answer to it are longer than the base takes.
+        """
+        from valuesoup.soup import position_limit
+
+        self.soup, self.candidates = soup, candidates
+        self.tokens = [prompt_tokens(soup, prompt) for prompt in asked]
+        self.seeds = [int(fingerprint([seed, prompt["id"]]), 16) for prompt in asked]
+        longest, limit = max(map(len, self.tokens)) + generation.max_new_tokens, position_limit(soup.model.config)
+        if longest > limit:
+            raise UserError(
+                f"the longest prompt and generation.max_new_tokens together are {longest} tokens, and the base takes "
+                f"{limit}; lower generation.max_prompt_tokens or max_new_tokens."
+            )
+
+    def row(self, place: int, number: int) -> "Row":
+        """Return what asks the candidate at ``place`` the prompt at ``number``."""
+        from valuesoup.soup.generation import Row
+
+        return Row(self.tokens[number], tuple(self.candidates[place]), self.seeds[number])
+
+    def table(self, rows: Sequence[tuple[int, int]], answers: Sequence["Answer"]) -> Any:
+        """Return answers as an Arrow table; ``rows`` holds the places of their candidates and prompts."""
+        assert self.soup.tokenizer is not None
+        return pa.table(
+            {
+                "candidate": pa.array([place for place, _ in rows], pa.int32()),
+                "prompt": pa.array([number for _, number in rows], pa.int32()),
+                "text": [self.soup.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers],
+                "tokens": pa.array([list(answer.tokens) for answer in answers], pa.list_(pa.int32())),
+                "finished": [answer.finished for answer in answers],
+            }
+        )
+
+
 class _Shards:
     """Answers on their way into files of ``SHARD_ROWS`` each; a file is written once it is whole."""
 
-    def __init__(self, folder: Path, queue: Sequence[tuple[int, int]], soup: "Soup") -> None:
+    def __init__(self, folder: Path, queue: Sequence[tuple[int, int]], asking: Asking) -> None:
         """Take the (candidate, prompt) pairs that shall be answered, in the order of the files."""
         self.folder = folder
         self.queue = queue
         self.count = len(queue)
-        self.soup = soup
+        self.asking = asking
         self._parts: dict[int, dict[int, Answer]] = {}
 
     def missing(self) -> list[int]:
@@ -109,21 +146,8 @@ class _Shards:
             del self._parts[shard]
 
     def _save(self, shard: int, answers: Sequence["Answer"]) -> None:
-        tokenizer = self.soup.tokenizer
-        assert tokenizer is not None
-        asked = self.queue[shard * SHARD_ROWS :][: len(answers)]
-        table = pa.table(
-            {
-                "candidate": pa.array([place for place, _ in asked], pa.int32()),
-                "prompt": pa.array([number for _, number in asked], pa.int32()),
-                "text": [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers],
-                "tokens": pa.array([list(answer.tokens) for answer in answers], pa.list_(pa.int32())),
-                "finished": [answer.finished for answer in answers],
-            }
-        )
-        temporary = self.folder / ".shard.tmp"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(self._file(shard))
+        table = self.asking.table(self.queue[shard * SHARD_ROWS :][: len(answers)], answers)
+        save_shard(table, self._file(shard))
 
     def _file(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.parquet"
@@ -147,6 +171,13 @@ def prompt_tokens(soup: "Soup", prompt: HeldOutPrompt) -> tuple[int, ...]:
     assert soup.tokenizer is not None
     text = render_prompt(prompt["messages"], soup.tokenizer)
     return tuple(soup.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def save_shard(table: Any, path: Path) -> None:
+    """Write a table of answers, whole or not at all."""
+    temporary = path.with_name(".shard.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
 
 
 def load_answers(answers: Artifact) -> Any:

@@ -1,13 +1,14 @@
 """Stage in which a reward scores the answers, and the scores as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuesoup.errors import UserError
 from valuesoup.pipeline.answering import load_answers
-from valuesoup.pipeline.data import load_prompts
+from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.inputs import RewardRef, open_reward
 from valuesoup.pipeline.values import say_notes
 from valuesoup.rewards import CallableReward, RewardTable
@@ -34,11 +35,7 @@ def rate_answers(
         for reward in rewards.values()
     ]
     asked, table = load_prompts(prompts), load_answers(answers)
-    distinct: dict[tuple[int, str], int] = {}
-    position = [
-        distinct.setdefault((number, text), len(distinct))
-        for number, text in zip(table["prompt"].to_pylist(), table["text"].to_pylist(), strict=True)
-    ]
+    distinct, position = distinct_answers(table)
     with work.task(len(distinct), "answers") as task:
         found = score_all(
             scorers,
@@ -56,7 +53,19 @@ def rate_answers(
     RewardTable([prompt["id"] for prompt in asked], names, tuple(rewards), scores).save(work.out / "scores.parquet")
 
 
-def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: bool) -> dict[int, Any]:
+def distinct_answers(table: Any) -> tuple[list[tuple[int, str]], NDArray[np.int64]]:
+    """Return the distinct answers of a table, each with the place of its prompt, and which of them each row holds."""
+    distinct: dict[tuple[int, str], int] = {}
+    position = [
+        distinct.setdefault((number, text), len(distinct))
+        for number, text in zip(table["prompt"].to_pylist(), table["text"].to_pylist(), strict=True)
+    ]
+    return list(distinct), np.array(position, dtype=np.int64)
+
+
+def answer_scores(
+    scores: Mapping[str, Artifact], prompts: Artifact, *, own: bool, whole: bool = False
+) -> dict[int, Any]:
     """Return (prompts, n) scores of each candidate.
 
     Args:
@@ -64,14 +73,12 @@ def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: boo
         prompts: The prompts that were answered.
         own: Take value i on the prompts of D_i only: row p then holds, per value, the score on the p-th prompt of
             its own data set; where data sets differ in size the longer ones are cut to the shortest.
+        whole: Fill the shorter ones up with NaN instead.
     """
     tables = {value: RewardTable.load(artifact.path / "scores.parquet") for value, artifact in scores.items()}
     asked = load_prompts(prompts)
-    rows = {
-        value: np.array([row for row, prompt in enumerate(asked) if not own or value in prompt["datasets"]], np.int64)
-        for value in tables
-    }
-    size = min(len(places) for places in rows.values())
+    rows = measuring(asked, list(tables), own=own)
+    size = min(map(len, rows.values()))
     if not size:
         empty = next(value for value, places in rows.items() if not len(places))
         raise UserError(
@@ -79,10 +86,31 @@ def answer_scores(scores: Mapping[str, Artifact], prompts: Artifact, *, own: boo
             "those alone; raise generation.max_prompt_tokens."
         )
     first = next(iter(tables.values()))
-    return {
-        int(side): np.stack(
-            [table.scores[rows[value][:size], place, table.value_index(value)] for value, table in tables.items()],
-            axis=1,
+    found = {
+        int(side): by_own(
+            [table.scores[:, place, table.value_index(value)] for value, table in tables.items()], list(rows.values())
         )
         for place, side in enumerate(first.sides)
     }
+    return found if whole else {place: score[:size] for place, score in found.items()}
+
+
+def measuring(asked: Sequence[HeldOutPrompt], values: Sequence[str], *, own: bool) -> dict[str, NDArray[np.int64]]:
+    """Return by value the places of the prompts that measure it: all, or with ``own`` those of its data set."""
+    return {
+        value: np.array([row for row, prompt in enumerate(asked) if not own or value in prompt["datasets"]], np.int64)
+        for value in values
+    }
+
+
+def by_own(columns: Sequence[NDArray[np.float64]], rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Return a (most prompts of a value, n) table: column i holds the scores of value i on its own prompts, then NaN.
+
+    Args:
+        columns: (P,) scores on all prompts, per value.
+        rows: Places of the prompts that measure each value.
+    """
+    table = np.full((max(map(len, rows)), len(columns)), np.nan)
+    for at, (column, places) in enumerate(zip(columns, rows, strict=True)):
+        table[: len(places), at] = column[places]
+    return table

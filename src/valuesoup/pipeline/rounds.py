@@ -5,8 +5,9 @@ candidate's answers to every prompt would show it. All follows from the scores a
 same scores again takes the same way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ class Course:
         order: Places of the prompts in the order in which they are asked.
         totals: Of these prompts, how many measure each value, (n,).
         ends: How many prompts have been asked after each part; the last is all of them.
-        keep: The race ends when the frontier keeps this share of the hypervolume.
+        keep: The race ends when the frontier keeps this share of the hypervolume that all answers of the measured
+            candidates would find, which is what more answers can bring.
         confidence: With which a candidate of the true frontier stays.
         bound: Least share of sound answers.
         seed: Of draws.
@@ -72,7 +74,7 @@ class Found:
         test: Candidates that are scored on test.
         smoothed: Of those that stayed: mean and standard deviation of each value's expected score.
         kept: Of each method with a choice: the expected hypervolume of its frontier, divided by that of the frontier
-            that the answers of its candidates to all prompts would show.
+            that the answers of all its candidates, measured or not, to all prompts would show.
     """
 
     prompts: dict[int, int]
@@ -82,6 +84,18 @@ class Found:
     test: list[int]
     smoothed: dict[int, tuple[list[float], list[float]]]
     kept: dict[str, float]
+
+
+class Kept(NamedTuple):
+    """What a method's frontier is expected to keep of the hypervolume that all answers would find.
+
+    Attributes:
+        share: Of that of all its candidates; those that were not measured count by what is expected of them.
+        of_measured: Of that of those that were measured.
+    """
+
+    share: float
+    of_measured: float
 
 
 def search(course: Course, answer: Answer) -> Found:
@@ -111,7 +125,7 @@ class _Search:
         self._drop()
         kept = self._kept()
         for end in later:
-            if min(kept.values(), default=1.0) >= self.course.keep:
+            if all(max(of) >= self.course.keep for of in kept.values()):
                 break
             # One who left may come back when the one who beat it turns out to write broken text.
             while behind := [place for place in self._staying() if self.counts[place] < end]:
@@ -151,10 +165,7 @@ class _Search:
     def _proposals(self, places: Sequence[int], count: int) -> list[int]:
         """Return the next of these places to measure."""
         measured = self._staying()
-        left = [place for place in places if not self.counts[place]]
-        if len(left) > POOL:
-            generator = np.random.default_rng([self.course.seed, len(measured)])
-            left = sorted(generator.choice(left, POOL, replace=False).tolist())
+        left = self._unmeasured(places)
         where = [*measured, *left]
         of_method = set(places)
         own = [number for number, place in enumerate(where) if place in of_method]
@@ -164,13 +175,25 @@ class _Search:
         chosen = propose(expected, done, count, lambda scores: hypervolume(scores, reference))
         return [where[own[number]] for number in chosen]
 
-    def _surface(self, places: Sequence[int], measured: Sequence[int]) -> Surface:
-        """Fit the expected scores of places, of which the measured ones come first and have equally many answers."""
-        end = int(self.counts[list(measured)].min())
+    def _surface(self, places: Sequence[int] | NDArray[np.int64], measured: Sequence[int]) -> Surface:
+        """Fit the expected scores of places, of which the measured ones come first."""
+        end = int(self.counts[list(measured)].max())
         return fit_surface(self.course.points[list(places)], self.scores[:end, list(measured)], range(len(measured)))
 
     def _staying(self) -> list[int]:
         return [int(place) for place in np.flatnonzero(self.counts) if int(place) not in self.left]
+
+    def _telling(self) -> list[int]:
+        """Return the places whose scores tell of the others: all that were measured, save those of broken text."""
+        return [int(place) for place in np.flatnonzero(self.counts) if self.left.get(int(place), 0) is not None]
+
+    def _unmeasured(self, places: Iterable[int]) -> list[int]:
+        """Return those of the places that have answered nothing; of very many some, drawn."""
+        left = sorted({place for place in places if not self.counts[place]})
+        if len(left) > POOL:
+            generator = np.random.default_rng([self.course.seed, int(np.count_nonzero(self.counts))])
+            left = sorted(generator.choice(left, POOL, replace=False).tolist())
+        return left
 
     def _is_sound(self) -> NDArray[np.bool_]:
         """Return which candidates' share of sound answers is not below the bound, (K,)."""
@@ -198,32 +221,45 @@ class _Search:
         if not self._staying():
             self.left = {}  # all text is broken: there is no frontier, and what rewards alone would choose goes on
 
-    def _kept(self) -> dict[str, float]:
-        """Return, per method with a choice, what its frontier keeps of the hypervolume, see `Found`."""
-        staying, sound = self._staying(), self._is_sound()
-        surface = self._surface(staying, staying)
+    def _kept(self) -> dict[str, Kept]:
+        """Return, per method with a choice, what its frontier keeps of the hypervolume."""
+        groups, sound, staying = self.course.groups, self._is_sound(), set(self._staying())
+        telling = self._telling()
+        where = np.array([*telling, *self._unmeasured(place for places in groups.values() for place in places)])
+        surface = self._surface(where, telling)
+        if not np.isfinite(surface.covariance).all():
+            return dict.fromkeys(groups, Kept(0.0, 0.0))
         generator = np.random.default_rng([self.course.seed, int(self.counts.sum())])
         truths = surface.draws(DRAWS, generator)
         # What each candidate's mean over all prompts would be, were it measured.
         plain = truths + surface.noises(DRAWS, generator) / np.sqrt(self.course.totals)
+        # Broken text is on no frontier; that of a candidate which has not written any is taken to be sound.
+        fine = sound[where]
         kept = {}
-        for name, places in self.course.groups.items():
-            of_method = set(places)
-            own = [number for number, place in enumerate(staying) if place in of_method and sound[place]]
-            if len(own) > 1 and not self.course.always.issuperset(places):
-                best = pareto(surface.mean[own])
-                kept[name] = _kept_volume(truths[:, own], plain[:, own], best)
+        for name, places in groups.items():
+            mine = fine & np.isin(where, list(places))
+            ours = np.flatnonzero(mine & np.isin(where, list(staying)))
+            if mine.sum() > 1 and len(ours) and not self.course.always.issuperset(places):
+                found = ours[pareto(surface.mean[ours])]
+                theirs = (np.flatnonzero(mine & some) for some in (True, self.counts[where] > 0))
+                kept[name] = _kept_volumes(truths, plain, fine, found, *theirs)
         return kept
 
-    def _found(self, kept: dict[str, float]) -> Found:
-        staying, sound = self._staying(), self._is_sound()
-        surface = self._surface(staying, staying)
-        means = dict(zip(staying, surface.mean, strict=True))
+    def _found(self, kept: Mapping[str, Kept]) -> Found:
+        sound = self._is_sound()
+        telling = self._telling()
+        surface = self._surface(telling, telling)
+        smoothed = {
+            place: (mean, deviation)
+            for place, mean, deviation in zip(telling, surface.mean, surface.deviation, strict=True)
+            if place not in self.left
+        }
+        means = {place: mean for place, (mean, _) in smoothed.items()}
         test, frontier = set(self.course.always), {}
         for name, places in self.course.groups.items():
             own = [place for place in places if place in means]
-            frontier[name] = _pareto_places(means, [place for place in own if sound[place]])
-            test.update(frontier[name], _pareto_places(means, own))
+            frontier[name] = pareto_places(means, [place for place in own if sound[place]])
+            test.update(frontier[name], pareto_places(means, own))
         measured = [int(place) for place in np.flatnonzero(self.counts)]
         return Found(
             prompts={place: int(self.counts[place]) for place in measured},
@@ -231,31 +267,43 @@ class _Search:
             broken=[place for place in measured if not sound[place]],
             frontier=frontier,
             test=sorted(test),
-            smoothed={
-                place: (mean.tolist(), deviation.tolist())
-                for place, mean, deviation in zip(staying, surface.mean, surface.deviation, strict=True)
-            },
-            kept=kept,
+            smoothed={place: (mean.tolist(), deviation.tolist()) for place, (mean, deviation) in smoothed.items()},
+            kept={name: of.share for name, of in kept.items()},
         )
 
 
-def _kept_volume(truths: Array, plain: Array, chosen: NDArray[np.bool_]) -> float:
-    """Return the mean hypervolume of the chosen candidates by that of those that plain means would choose.
+def _kept_volumes(
+    truths: Array,
+    plain: Array,
+    fine: NDArray[np.bool_],
+    found: NDArray[np.int64],
+    every: NDArray[np.int64],
+    measured: NDArray[np.int64],
+) -> Kept:
+    """Return the mean hypervolume of a frontier by that of those that plain means would choose.
 
     Args:
         truths: (draws, K, n) expected scores as they may be.
         plain: (draws, K, n) means that would be seen.
-        chosen: (K,).
+        fine: (K,), whose scores set the reference point.
+        found: Places of the frontier.
+        every: Places of all that could be chosen.
+        measured: Of these, the ones that were measured.
     """
-    ours = theirs = 0.0
+    ours = of_all = of_measured = 0.0
     for truth, seen in zip(truths, plain, strict=True):
-        reference = reference_point(truth)
-        ours += hypervolume(truth[chosen], reference)
-        theirs += hypervolume(truth[pareto(seen)], reference)
-    return ours / theirs
+        floor = reference_point(truth[fine])
+        ours += hypervolume(truth[found], floor)
+        whole = hypervolume(truth[every][pareto(seen[every])], floor)
+        of_all += whole
+        of_measured += (
+            whole if len(every) == len(measured) else hypervolume(truth[measured][pareto(seen[measured])], floor)
+        )
+    return Kept(ours / of_all, ours / of_measured)
 
 
-def _pareto_places(means: Mapping[int, Array], places: Sequence[int]) -> list[int]:
+def pareto_places(means: Mapping[int, Array], places: Sequence[int]) -> list[int]:
+    """Return those of the places whose means no other of them dominates; ``means`` holds (n,) scores by place."""
     if not places:
         return []
     best = pareto(np.array([means[place] for place in places]))

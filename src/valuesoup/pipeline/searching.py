@@ -1,8 +1,9 @@
 """Stage of a search: candidates answer some validation prompts, are scored at once, and the frontier is taken."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,26 +12,28 @@ from numpy.typing import NDArray
 
 from valuesoup.config import GenerationConfig
 from valuesoup.errors import UserError
-from valuesoup.pipeline.answering import load_answers, open_soup, prompt_tokens
+from valuesoup.pipeline.answering import Asking, load_answers, open_soup, save_shard
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, open_reward
+from valuesoup.pipeline.rating import by_own, distinct_answers, measuring
 from valuesoup.pipeline.rounds import Course, Found, Row, search
 from valuesoup.pipeline.values import say_notes
-from valuesoup.rewards import CallableReward
+from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
+from valuesoup.rewards.sources import by_model
+from valuesoup.rewards.sources import score_all
 from valuesoup.search import parts
 from valuesoup.search.settings import RacingSettings
-from valuesoup.store import Artifact, Work, fingerprint, stage
-
-if TYPE_CHECKING:
-    from valuesoup.soup import Soup
+from valuesoup.store import Artifact, Work, stage
 
 Array = NDArray[np.float64]
 
 SHARD_ROWS = 1024
 """Answers written and scored between two saves: the most that an interruption costs."""
+CUTS = b"cuts"
+"""With a save: how many prompts each reward model had to cut for it."""
 
 
-@stage("search", ignore=("batch_rows", "device"))
+@stage("search", version=2, ignore=("batch_rows", "device"))
 def search_candidates(
     work: Work,
     *,
@@ -78,6 +81,7 @@ def search_candidates(
         device: Where to compute.
     """
     asked = load_prompts(prompts)
+    order = _order(asked, seed)
     measures = np.array([[not own or value in prompt["datasets"] for value in rewards] for prompt in asked])
     for value, count in zip(rewards, measures.sum(axis=0), strict=True):
         if count < 2:
@@ -87,17 +91,15 @@ def search_candidates(
         groups=groups,
         limits=limits,
         always=frozenset(always),
-        order=_order(asked, seed),
+        order=order,
         totals=measures.sum(axis=0).tolist(),
-        ends=[len(asked)] if racing is None else _ends(len(asked), racing, len(rewards) if own else 1),
+        ends=[len(asked)] if racing is None else _ends(measures[order], racing),
         keep=0.0 if racing is None else racing.keep,
         confidence=0.0 if racing is None else racing.confidence,
         bound=bound,
         seed=seed,
     )
-    answering = _Answering(
-        work, open_soup(base, vectors, device), candidates, asked, generation, seed=seed, batch_rows=batch_rows
-    )
+    asking = Asking(open_soup(base, vectors, device), candidates, asked, generation, seed)
     scoring = _Scoring(
         asked,
         measures,
@@ -106,10 +108,10 @@ def search_candidates(
     )
     whole = len(asked) * _most_measured(groups, limits)
     with work.task(whole, "answers") as task:
-        rounds = _Rounds(work, answering, scoring, task.advance)
+        rounds = _Rounds(work, _Answering(work, asking, generation, batch_rows), scoring, task.advance)
         found = search(course, rounds)
     rounds.forget_later()
-    say_notes(work, list(scoring.sources.values()))
+    scoring.finish(work, rounds.tables)
     chosen = {"frontier": found.frontier, "test": found.test, "broken": found.broken}
     (work.out / "chosen.json").write_text(json.dumps(chosen))
     summary = _summary(found, groups, len(asked))
@@ -126,7 +128,8 @@ def saved(method: str, of: Mapping[str, Any]) -> str:
     if of["kept"] is None:
         return text
     return (
-        f"{text}; the frontier keeps {of['kept']:.1%} of the hypervolume that all their answers would find, as expected"
+        f"{text}; its frontier is expected to keep {of['kept']:.1%} of the hypervolume that all answers of all "
+        f"{of['candidates']:,} would find"
     )
 
 
@@ -137,19 +140,18 @@ def search_scores(searched: Artifact, prompts: Artifact, values: Sequence[str], 
         searched: Of the search.
         prompts: Validation prompts.
         values: Their names, in order.
-        own: As in `valuesoup.pipeline.rating.answer_scores`.
+        own: As in `valuesoup.pipeline.rating.answer_scores`; no data set is cut, shorter ones are filled up with NaN.
     """
     asked, table = load_prompts(prompts), load_answers(searched)
     places, numbers = table["candidate"].to_numpy(), table["prompt"].to_numpy()
     columns = np.stack([table[f"score/{value}"].to_numpy() for value in values], axis=1)
-    rows = [[row for row, prompt in enumerate(asked) if not own or value in prompt["datasets"]] for value in values]
-    size = min(map(len, rows))
+    rows = list(measuring(asked, values, own=own).values())
     found = {}
     for place in np.unique(places):
         mine = places == place
         scores = np.full((len(asked), len(values)), np.nan)
         scores[numbers[mine]] = columns[mine]
-        found[int(place)] = np.stack([scores[of[:size], column] for column, of in enumerate(rows)], axis=1)
+        found[int(place)] = by_own(list(scores.T), rows)
     return found
 
 
@@ -160,11 +162,13 @@ class _Rounds:
         self, work: Work, answering: "_Answering", scoring: "_Scoring", advance: Callable[[int], None]
     ) -> None:
         self.work, self.answering, self.scoring, self.advance = work, answering, scoring, advance
-        self.shards = 0
+        self.tables: list[Any] = []
 
     def __call__(self, rows: Sequence[Row]) -> tuple[Array, Array]:
-        tables = [self._shard(rows[start : start + SHARD_ROWS]) for start in range(0, len(rows), SHARD_ROWS)]
-        table = pa.concat_tables(tables)
+        before = len(self.tables)
+        for start in range(0, len(rows), SHARD_ROWS):
+            self.tables.append(self._shard(rows[start : start + SHARD_ROWS]))
+        table = pa.concat_tables(self.tables[before:])
         scores = [table[f"score/{value}"].to_numpy() for value in self.scoring.sources]
         return np.stack(scores, axis=1), table["sound"].to_numpy()
 
@@ -175,11 +179,10 @@ class _Rounds:
                 path.unlink()
 
     def _name(self) -> str:
-        return f"shard-{self.shards:05d}.parquet"
+        return f"shard-{len(self.tables):05d}.parquet"
 
     def _shard(self, rows: Sequence[Row]) -> Any:
         path = self.work.out / self._name()
-        self.shards += 1
         table = pq.read_table(path) if path.is_file() else None
         if table is not None:
             known = list(zip(table["candidate"].to_pylist(), table["prompt"].to_pylist(), strict=True))
@@ -187,108 +190,131 @@ class _Rounds:
                 self.advance(len(rows))
                 return table
         table = self.scoring(self.answering(rows, self.advance))
-        temporary = self.work.out / ".shard.tmp"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
+        save_shard(table, path)
         return table
 
 
 class _Answering:
     """Lets candidates answer prompts with the draws that they have without a search."""
 
-    def __init__(
-        self,
-        work: Work,
-        soup: "Soup",
-        candidates: Sequence[Sequence[float]],
-        asked: Sequence[HeldOutPrompt],
-        generation: GenerationConfig,
-        *,
-        seed: int,
-        batch_rows: int,
-    ) -> None:
-        from valuesoup.soup import position_limit
-
-        self.work, self.soup, self.candidates, self.generation = work, soup, candidates, generation
-        self.batch_rows = batch_rows
-        self.tokens = [prompt_tokens(soup, prompt) for prompt in asked]
-        self.seeds = [int(fingerprint([seed, prompt["id"]]), 16) for prompt in asked]
-        longest = max(map(len, self.tokens)) + generation.max_new_tokens
-        if longest > (limit := position_limit(soup.model.config)):
-            raise UserError(
-                f"the longest prompt and generation.max_new_tokens together are {longest} tokens, and the base takes "
-                f"{limit}; lower generation.max_prompt_tokens or max_new_tokens."
-            )
+    def __init__(self, work: Work, asking: Asking, generation: GenerationConfig, batch_rows: int) -> None:
+        self.work, self.asking, self.generation, self.batch_rows = work, asking, generation, batch_rows
 
     def __call__(self, rows: Sequence[Row], on_done: Callable[[int], None]) -> Any:
-        from valuesoup.soup.generation import Row as Asked
         from valuesoup.soup.generation import generate
 
         found = generate(
-            self.soup,
-            [Asked(self.tokens[number], tuple(self.candidates[place]), self.seeds[number]) for place, number in rows],
+            self.asking.soup,
+            [self.asking.row(*row) for row in rows],
             max_new_tokens=self.generation.max_new_tokens,
             temperature=self.generation.temperature,
             batch_rows=self.batch_rows,
             on_done=on_done,
+            on_shrink=self._shrink,
         )
-        assert self.soup.tokenizer is not None
-        return pa.table(
-            {
-                "candidate": pa.array([place for place, _ in rows], pa.int32()),
-                "prompt": pa.array([number for _, number in rows], pa.int32()),
-                "text": [self.soup.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in found],
-                "tokens": pa.array([list(answer.tokens) for answer in found], pa.list_(pa.int32())),
-                "finished": [answer.finished for answer in found],
-            }
-        )
+        return self.asking.table(rows, found)
+
+    def _shrink(self, text: str) -> None:
+        """Say that memory does not suffice, and begin the next rows with half as many at a time."""
+        self.work.progress.say(f"    {text}")
+        self.batch_rows = max(1, self.batch_rows // 2)
 
 
 class _Scoring:
-    """Adds to answers the score of each value that their prompt measures, and whether their text is sound."""
+    """Adds to answers the score of each value that their prompt measures, and whether their text is sound.
+
+    Values that one model rates are scored together. How many prompts each model had to cut stands with the table.
+    """
 
     def __init__(
         self,
         asked: Sequence[HeldOutPrompt],
         measures: NDArray[np.bool_],
-        sources: Mapping[str, Any],
+        sources: Mapping[str, RewardSource],
         fluency: CallableReward | None,
     ) -> None:
         self.asked, self.measures, self.sources, self.fluency = asked, measures, sources, fluency
+        self.groups = by_model(sources)
 
     def __call__(self, table: Any) -> Any:
-        keys = list(zip(table["prompt"].to_pylist(), table["text"].to_pylist(), strict=True))
-        for column, (value, source) in enumerate(self.sources.items()):
-            scores = self._scores(source, keys, self.measures[:, column])
-            table = table.append_column(f"score/{value}", pa.array(scores, from_pandas=False))
-        everywhere = np.ones(len(self.asked), dtype=np.bool_)
-        sound = np.full(len(keys), np.nan) if self.fluency is None else self._scores(self.fluency, keys, everywhere)
-        return table.append_column("sound", pa.array(sound, from_pandas=False))
+        distinct, position = distinct_answers(table)
+        columns, cuts = {}, []
+        for group in self.groups:
+            sources = [self.sources[value] for value in group]
+            measured = self.measures[:, [list(self.sources).index(value) for value in group]]
+            before = _cut(sources)
+            scores = self._scores(sources, distinct, np.asarray(measured.any(axis=1)))
+            cuts.append(_cut(sources) - before)
+            for value, of, where in zip(group, scores, measured.T, strict=True):
+                known = where[[number for number, _ in distinct]]
+                columns[f"score/{value}"] = np.where(known, of, np.nan)[position]
+        for value in self.sources:
+            table = table.append_column(f"score/{value}", pa.array(columns[f"score/{value}"], from_pandas=False))
+        sound = np.full(len(distinct), np.nan)
+        if self.fluency is not None:
+            (sound,) = self._scores([self.fluency], distinct, np.ones(len(self.asked), dtype=np.bool_))
+        table = table.append_column("sound", pa.array(sound[position], from_pandas=False))
+        return table.replace_schema_metadata({CUTS: json.dumps(cuts)})
 
-    def _scores(self, source: Any, keys: Sequence[tuple[int, str]], measured: NDArray[np.bool_]) -> Array:
-        """Score each distinct answer to a prompt once; NaN on the prompts that do not measure the value."""
-        distinct = list(dict.fromkeys(key for key in keys if measured[key[0]]))
-        if not distinct:
-            return np.full(len(keys), np.nan)
-        found = source.score([self.asked[number]["messages"] for number, _ in distinct], [text for _, text in distinct])
-        known = dict(zip(distinct, found.tolist(), strict=True))
-        return np.array([known.get(key, np.nan) for key in keys])
+    def finish(self, work: Work, tables: Sequence[Any]) -> None:
+        """Say what was cut for the tables, whether in this attempt or an earlier one, and let the models go."""
+        cuts = np.sum([json.loads(table.schema.metadata[CUTS]) for table in tables], axis=0).tolist()
+        for group, cut in zip(self.groups, cuts, strict=True):
+            for source in (self.sources[value] for value in group):
+                if isinstance(source, ClassifierReward):
+                    source.truncated = cut if source is self.sources[group[0]] else 0
+        say_notes(work, self.sources.values())
+        for source in self.sources.values():
+            if isinstance(source, ClassifierReward):
+                source.close()
+
+    def _scores(
+        self, sources: Sequence[RewardSource], distinct: Sequence[tuple[int, str]], measured: NDArray[np.bool_]
+    ) -> list[Array]:
+        """Return the scores of the distinct answers by each source, NaN on the prompts that measure nothing."""
+        rows = [row for row, (number, _) in enumerate(distinct) if measured[number]]
+        found = [np.full(len(distinct), np.nan) for _ in sources]
+        if rows:
+            prompts = [self.asked[distinct[row][0]]["messages"] for row in rows]
+            for scores, of in zip(found, score_all(sources, prompts, [distinct[row][1] for row in rows]), strict=True):
+                scores[rows] = of
+        return found
+
+
+def _cut(sources: Sequence[RewardSource]) -> int:
+    """Return how many prompts a model has cut so far."""
+    return sum(source.truncated for source in sources if isinstance(source, ClassifierReward))
 
 
 def _order(asked: Sequence[HeldOutPrompt], seed: int) -> list[int]:
-    """Return the places of the prompts in the order of asking: shuffled, every data set in turn."""
-    shuffled = np.random.default_rng(seed).permutation(len(asked)).tolist()
-    turns: dict[str, int] = {}
-    keys = {}
-    for number in shuffled:
-        dataset = asked[number]["datasets"][0]
-        keys[number] = (turns.setdefault(dataset, 0), list(turns).index(dataset))
-        turns[dataset] += 1
-    return sorted(shuffled, key=keys.__getitem__)
+    """Return the places of the prompts in the order of asking: shuffled, always of the data set asked least so far."""
+    waiting: dict[str, deque[int]] = {}
+    for number in np.random.default_rng(seed).permutation(len(asked)).tolist():
+        for dataset in asked[number]["datasets"]:
+            waiting.setdefault(dataset, deque()).append(number)
+    counts, order = dict.fromkeys(waiting, 0), dict[int, None]()
+    while any(waiting.values()):
+        dataset = min((name for name, of in waiting.items() if of), key=counts.__getitem__)
+        number = waiting[dataset].popleft()
+        if number not in order:
+            order[number] = None
+            for name in asked[number]["datasets"]:
+                counts[name] += 1
+    return list(order)
 
 
-def _ends(prompts: int, racing: RacingSettings, values: int) -> list[int]:
-    return parts(prompts, values * racing.first, racing.growth)
+def _ends(measures: NDArray[np.bool_], racing: RacingSettings) -> list[int]:
+    """Return how many prompts have been asked after each part of a race.
+
+    After the first part every value has been measured on ``racing.first`` prompts, or on all that measure it.
+
+    Args:
+        measures: (P, n), which values the prompts measure, in the order of asking.
+        racing: Settings of the race.
+    """
+    counts = measures.cumsum(axis=0)
+    enough = (counts >= np.minimum(racing.first, counts[-1])).all(axis=1)
+    return parts(len(measures), int(enough.argmax()) + 1, racing.growth)
 
 
 def _most_measured(groups: Mapping[str, Sequence[int]], limits: Mapping[str, int]) -> int:

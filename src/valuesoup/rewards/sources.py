@@ -191,7 +191,7 @@ def score(
         else:
             scorers[value] = source
     responses = _Responses.of(pairs) if scorers else None
-    for group in _by_model(scorers):
+    for group in by_model(scorers):
         assert responses is not None
         by = " and ".join(group)
         label = f"scoring {dataset} by {by}" if dataset else f"scoring by {by}"
@@ -223,7 +223,7 @@ def score_all(
     return [source.score(prompts, answers, advance) for source in sources]
 
 
-def _by_model(sources: Mapping[str, RewardSource]) -> list[list[str]]:
+def by_model(sources: Mapping[str, RewardSource]) -> list[list[str]]:
     """Return the values in groups whose rewards are outputs of one model, which then is loaded and run once."""
     groups: list[list[str]] = []
     for value, source in sources.items():

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+LEAST = 8
+"""Prompts that two candidates must both have answered before one is said to beat the other."""
+
 
 def parts(prompts: int, first: int, growth: float) -> list[int]:
     """Return how many prompts have been answered after each part of a race: ``first``, and ``growth`` times more.
@@ -35,6 +38,12 @@ def clearly_beaten(scores: Array, rivals: NDArray[np.bool_], miss: float) -> NDA
     must err, which happens with probability ``miss`` / rivals at most, whatever the other values do (an
     intersection-union test; Berger, Technometrics 24, 1982). Over all rivals it is ``miss`` at most, by Bonferroni.
 
+    Rewards of few different scores give differences that are equal by chance, of variance 0 and a certain look. So
+    nobody is beaten on fewer than ``LEAST`` common prompts, and the variance of a difference is at least what one
+    changed answer would make: after m prompts that agree, Laplace's rule of succession expects the next to disagree
+    with probability q = 1 / (m + 2). Where it disagrees by D, the variance is q (1 - q) D² = D² (m + 1) / (m + 2)²;
+    D² is the mean square of the difference between two answers to one prompt, of all that differ at all.
+
     Args:
         scores: (P, K, n).
         rivals: (K,), who may beat others.
@@ -57,10 +66,26 @@ def clearly_beaten(scores: Array, rivals: NDArray[np.bool_], miss: float) -> NDA
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = sums / common
             variance = np.maximum(squares / common - np.square(mean), 0.0) * common / (common - 1)
+            variance = np.maximum(variance, _step(high, known) * (common + 1) / np.square(common + 2))
             limit = t.ppf(1 - miss / max(int(rivals.sum()) - 1, 1), np.maximum(common - 1, 1))
-            beaten &= (common > 1) & (mean + limit * np.sqrt(variance / common) < -1e-12)
+            beaten &= (common >= LEAST) & (mean + limit * np.sqrt(variance / common) < -1e-12)
     beaten &= rivals & ~np.eye(candidates, dtype=np.bool_)
     return np.where(beaten.any(axis=1), beaten.argmax(axis=1), -1)
+
+
+def _step(heights: Array, known: Array) -> float:
+    """Return the mean square of the difference between two answers to a prompt, of all such that are not equal.
+
+    Args:
+        heights: (P, K) scores, 0 where there is none.
+        known: (P, K), 1 where there is a score, else 0.
+    """
+    squares = unequal = 0.0
+    for scores, answered in zip(heights, known > 0, strict=True):
+        count, (_, alike) = answered.sum(), np.unique(scores[answered], return_counts=True)
+        squares += count * np.square(scores).sum() - scores.sum() ** 2
+        unequal += (count**2 - np.square(alike).sum()) / 2
+    return float(squares / unequal) if unequal else 0.0
 
 
 def clearly_below(shares: Array, bound: float, miss: float) -> NDArray[np.bool_]:

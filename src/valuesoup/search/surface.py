@@ -34,8 +34,8 @@ class Surface:
     Attributes:
         mean: Posterior means, (K, n).
         covariance: Posterior covariance of each value, (n, K, K).
-        noise: Covariance of the scores of the M measured candidates on one prompt around their expectation and the
-            prompt's own level, (n, M, M).
+        noise: Covariance of the candidates' scores on one prompt around their expectation and the prompt's own level,
+            (n, K, K).
     """
 
     mean: Array
@@ -52,7 +52,7 @@ class Surface:
         return self.mean + _normal(self.covariance, count, generator)
 
     def noises(self, count: int, generator: np.random.Generator) -> Array:
-        """Return deviations of the measured candidates' scores on one prompt from their expectation, (count, M, n)."""
+        """Return deviations of the candidates' scores on one prompt from their expectation, (count, K, n)."""
         return _normal(self.noise, count, generator)
 
 
@@ -64,10 +64,17 @@ def fit_surface(points: ArrayLike, scores: ArrayLike, places: Sequence[int] | No
     own along the weights, an error that neighbours share and no smoothing removes. Candidates that are all equally far
     from each other, such as finished policies, are not smoothed along anything.
 
+    A candidate that has answered fewer prompts than others counts by its differences to those that have answered all.
+    Where no two prompts measure a value, nothing is known of it: every deviation is infinite.
+
     Args:
         points: (K, d) weights of the candidates.
-        scores: (P, M, n) scores; NaN for all candidates on the prompts on which a value is not measured.
+        scores: (P, M, n) scores, each candidate's on a beginning of the prompts, then NaN; NaN for all candidates on
+            the prompts on which a value is not measured.
         places: Which M of the candidates have been scored; all by default. The surface goes over all K.
+
+    Raises:
+        ValueError: A candidate lacks a score before its last one on a prompt that another one has answered.
     """
     where, table = np.asarray(points, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     known = np.arange(len(where)) if places is None else np.asarray(places)
@@ -78,33 +85,77 @@ def fit_surface(points: ArrayLike, scores: ArrayLike, places: Sequence[int] | No
     slope = SLOPES * (1.0 + centred @ centred.T)
     fitted = []
     for value in range(table.shape[2]):
-        measured = table[np.isfinite(table[:, 0, value]), :, value]
-        noise = _noise(centred[known], measured)
-        fitted.append((*_posterior(distances, slope, known, measured.mean(axis=0), noise / len(measured)), noise))
+        measured = table[np.isfinite(table[:, :, value]).any(axis=1), :, value]
+        noise = _noise(centred, known, measured)
+        if np.isfinite(noise).all():
+            plain, spread = _means(measured, noise[np.ix_(known, known)])
+            fitted.append((*_posterior(distances, slope, known, plain, spread), noise))
+        else:
+            level = measured.mean() if measured.size else 0.0
+            fitted.append((np.full(len(where), level), noise, noise))
     means, covariances, noises = zip(*fitted, strict=True)
     return Surface(np.stack(means, axis=1), np.stack(covariances), np.stack(noises))
 
 
-def _noise(centred: Array, scores: Array) -> Array:
-    """Return the covariance of one prompt's scores around their expectation and the prompt's own level, (K, K)."""
-    prompts, candidates = scores.shape
-    if prompts < 2 or candidates < 2:
-        return np.zeros((candidates, candidates))
-    rest = scores - scores.mean(axis=0)
+def _means(scores: Array, noise: Array) -> tuple[Array, Array]:
+    """Return the means of M candidates and their covariance, given that of one prompt's scores.
+
+    A mean over a part of the prompts would differ from the others by what these prompts are like. So a candidate's is
+    the mean of those that have answered all, plus its mean difference to them on the prompts that it has answered.
+    """
+    answered = np.isfinite(scores)
+    counts = answered.sum(axis=0)
+    if not (answered == (np.arange(len(scores))[:, None] < counts)).all():
+        raise ValueError("every candidate must have answered a beginning of the prompts")
+    whole = counts == len(scores)
+    average = whole / whole.sum()
+    means, covariance = np.zeros(len(counts)), np.zeros_like(noise)
+    ends = np.unique(counts)
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        # What the mean of each candidate takes of the scores on each prompt of this part.
+        share = np.where(whole[:, None], 0.0, average) / len(scores) + np.diag(whole / len(scores))
+        late = ~whole & (counts >= end)
+        share[late] += (np.eye(len(counts))[late] - average) / counts[late, None]
+        means += share @ np.nan_to_num(scores[begin:end]).sum(axis=0)
+        covariance += (end - begin) * share @ noise @ share.T
+    return means, covariance
+
+
+def _noise(centred: Array, known: NDArray[np.int64], scores: Array) -> Array:
+    """Return the covariance of one prompt's scores around their expectation and the prompt's own level, (K, K).
+
+    It is estimated on the largest block of answers without a gap: few candidates on many prompts, or more on fewer.
+
+    Args:
+        centred: (K, d) weights.
+        known: Which M of the candidates have been scored.
+        scores: (P, M), each candidate's on a beginning of the prompts.
+    """
+    counts = np.isfinite(scores).sum(axis=0)
+    prompts = max(np.unique(counts), key=lambda end: (end - 1) * ((counts >= end).sum() - 1), default=0)
+    if prompts < 2:
+        return np.diag(np.full(len(centred), np.inf))
+    inside = counts >= prompts
+    candidates = int(inside.sum())
+    rest = scores[:prompts, inside]
+    rest = rest - rest.mean(axis=0)
     rest = rest - rest.mean(axis=1, keepdims=True)
-    axes, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:, sizes > 1e-9]
-    free = candidates - 1 - axes.shape[1]
+    block = centred[known[inside]]
+    axes, sizes, directions = np.linalg.svd(block - block.mean(axis=0), full_matrices=False)
+    free = candidates - 1 - int((sizes > 1e-9).sum())
     if free < 1:  # every candidate has a direction of its own: its slope and its noise are one
-        own = np.square(rest).sum() / ((prompts - 1) * (candidates - 1))
-        return np.asarray(own * np.eye(candidates))
+        own = np.square(rest).sum() / ((prompts - 1) * max(candidates - 1, 1))
+        return np.asarray(own * np.eye(len(centred)))
+    axes, directions, sizes = axes[:, sizes > 1e-9], directions[sizes > 1e-9], sizes[sizes > 1e-9]
     slopes = rest @ axes
     own = np.square(rest - slopes @ axes.T).sum() / ((prompts - 1) * free)
     shared = slopes.T @ slopes / (prompts - 1) - own * np.eye(axes.shape[1])
-    sizes, directions = np.linalg.eigh(shared)
+    spreads, turned = np.linalg.eigh(shared)
     # Few prompts tell a spread badly: the variance of Student's distribution in place of the normal one's.
-    shared = (directions * np.maximum(sizes, 0.0)) @ directions.T * (prompts - 1) / max(prompts - 3, 1)
-    return np.asarray(own * np.eye(candidates) + axes @ shared @ axes.T)
+    roots = turned * np.sqrt(np.maximum(spreads, 0.0) * (prompts - 1) / max(prompts - 3, 1))
+    # The slopes of the block, as slopes along the weights, hold for every candidate.
+    shifts = (centred - block.mean(axis=0)) @ (directions.T / sizes) @ roots
+    return np.asarray(own * np.eye(len(centred)) + shifts @ shifts.T)
 
 
 def _posterior(

@@ -127,6 +127,25 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a st
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of finished studies.")],
+    out: Annotated[Path | None, typer.Option(help="Write a page there as well, FILE.html.")] = None,
+) -> None:
+    """Put the methods of several runs, or studies, side by side in one box, with what sets them apart."""
+    from valuesoup.pipeline.comparison import compare_runs
+    from valuesoup.report.comparison import check_page, print_comparison, write_comparison
+    from valuesoup.store.files import disk_errors
+
+    if out is not None:
+        check_page(out)
+    compared = compare_runs(runs)
+    print_comparison(compared, _console())
+    if out is not None:
+        with disk_errors(f"page {out}", out.parent):
+            print(f"comparison: {write_comparison(compared, out)}")
+
+
+@app.command()
 def judge(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a study.")],
     url: Annotated[str, typer.Option(help="The judge's endpoint up to /v1, OpenAI-compatible.")] = "",
@@ -255,7 +274,8 @@ def _stop(text: str, code: int) -> NoReturn:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console()
+    # A file or a pipe is as wide as a table of many values needs.
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _run(config: Any, out: Path, jobs: int) -> None:

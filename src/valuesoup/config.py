@@ -180,6 +180,8 @@ class EvaluationConfig(Section):
     """Candidates of lower fluency on validation are marked and leave the frontier."""
     samples: NonNegativeInt = 8
     """Test prompts whose answers the report shows side by side."""
+    diagnostics: bool = True
+    """Measure gradient conflict and merging gaps too: on samples of pairs, for a few percent of a run."""
     racing: Racing = None
     """Ask no more validation prompts than it takes to know the frontier: true, or settings of the race."""
 

@@ -13,8 +13,9 @@ from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Node, topological
 
 EVALUATION = {"answers", "rated", "frontier", "quality"}
-ALL = {"pairs", "split", "pretrain", "reward", "scores", "gaps", "reference", "filter", "train", "geometry", "prompts"}
-ALL |= {"part-scores"} | EVALUATION
+VECTORS = {"train", "geometry", "connectivity"}
+ALL = {"pairs", "split", "pretrain", "reward", "scores", "gaps", "reference", "filter", "prompts"}
+ALL |= {"part-scores", "conflict"} | VECTORS | EVALUATION
 EXPANSION = {"mining", "mined", "fusion", "expanded"}
 THREE = "methods=[dpo, soup, vc-soup]"
 
@@ -66,18 +67,19 @@ def test_settings_of_speed_and_of_presentation_make_nothing_anew(override: str) 
     [
         ("generation.temperature=0.5", EVALUATION),
         ("generation.max_new_tokens=9", EVALUATION),
-        ("training.learning_rate=1e-5", {"train", "geometry", *EVALUATION}),
-        ("training.beta=0.2", {"train", "geometry", *EVALUATION}),
-        ("training.max_length=99", {"reference", "train", "geometry", *EVALUATION}),
-        ("methods.2={preset: vc-soup, tau: 0.1}", {"filter", "train", "geometry", *EVALUATION}),
-        ("methods.2={preset: vc-soup, statistics: pooled}", {"gaps", "filter", "train", "geometry", *EVALUATION}),
+        ("training.learning_rate=1e-5", {*VECTORS, *EVALUATION}),
+        ("training.beta=0.2", {*VECTORS, *EVALUATION}),
+        ("training.max_length=99", {"reference", "conflict", *VECTORS, *EVALUATION}),
+        ("methods.2={preset: vc-soup, tau: 0.1}", {"filter", "conflict", *VECTORS, *EVALUATION}),
+        ("methods.2={preset: vc-soup, statistics: pooled}", {"gaps", "filter", "conflict", *VECTORS, *EVALUATION}),
         ("evaluation.prompts=own", {"frontier", "answers", "rated", "quality"}),
         ("evaluation.fluency_bound=0.1", {"frontier", "answers", "rated", "quality"}),
         ("evaluation.fluency=null", {"frontier", "answers", "rated", "quality"}),
         ("values.helpful.truth=null", set()),
+        ("evaluation.diagnostics=false", set()),
         (
             "values.helpful.reward.train.epochs=1",
-            {"reward", "scores", "part-scores", "gaps", "filter", "train", "geometry", *EVALUATION},
+            {"reward", "scores", "part-scores", "gaps", "filter", "conflict", *VECTORS, *EVALUATION},
         ),
         ("evaluation.test_prompts=100", ALL - {"pairs"}),  # the base never sees a held-out prompt
         ("base.pretrain.steps=3", ALL - {"pairs", "split"}),
@@ -146,7 +148,7 @@ def test_another_rule_of_the_frontier_takes_the_validation_answers_as_they_are(o
 def test_adding_a_method_keeps_all_that_is_there() -> None:
     less, more = demo_config(overrides=["methods=[dpo, soup]"]), demo_config(overrides=[THREE])
     assert nodes(less).keys() < nodes(more).keys()
-    assert stages(renewed(less, more)) == {"filter", "train", "geometry", *EVALUATION}
+    assert stages(renewed(less, more)) == {"filter", "conflict", *VECTORS, *EVALUATION}
     assert renewed(more, less) == []
 
 

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from valuesoup.evaluation.frontier import pareto
 from valuesoup.pipeline.answering import load_answers, open_soup, prompt_tokens
 from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.inputs import BaseRef
 from valuesoup.pipeline.rating import answer_scores
+from valuesoup.pipeline.rounds import pareto_places
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, Work, stage
 
@@ -51,21 +50,14 @@ def choose_candidates(
     test = set(always)
     frontier = {}
     for name, places in groups.items():
-        frontier[name] = _pareto_places(means, [place for place in places if place not in broken])
-        test.update(frontier[name], _pareto_places(means, places))
+        frontier[name] = pareto_places(means, [place for place in places if place not in broken])
+        test.update(frontier[name], pareto_places(means, places))
     (work.out / "chosen.json").write_text(
         json.dumps({"frontier": frontier, "test": sorted(test), "broken": sorted(broken)})
     )
 
 
-def _pareto_places(means: Mapping[int, Any], places: Sequence[int]) -> list[int]:
-    if not places:
-        return []
-    best = pareto(np.array([means[place] for place in places]))
-    return [place for place, good in zip(places, best, strict=True) if good]
-
-
-@stage("quality", ignore=("batch_rows", "device"))
+@stage("quality", version=2, ignore=("batch_rows", "device"))
 def answer_quality(
     work: Work,
     *,
@@ -78,12 +70,14 @@ def answer_quality(
     batch_rows: int,
     device: str,
 ) -> None:
-    """Measure what a reward does not see: fluency, KL from the base, length, truncation, per candidate.
+    """Measure what a reward does not see, per candidate: the signs of a policy that has learnt to please the reward.
 
-    KL(π_λ ‖ π_0) of an answer is the sum over its tokens of the exact divergence of the next-token distributions, in
-    nats, averaged over answers.
+    Those are fluency, KL from the base, perplexity under the base, length, truncation, repetition within an answer and
+    variety over answers. KL(π_λ ‖ π_0) of an answer is the sum over its tokens of the exact divergence of the
+    next-token distributions, in nats, averaged over answers.
     """
-    from valuesoup.evaluation.divergence import answer_divergence
+    from valuesoup.evaluation.divergence import answer_divergence, perplexity
+    from valuesoup.evaluation.text_signs import distinct, repetition
 
     soup = open_soup(base, vectors, device)
     table = load_answers(answers)
@@ -105,10 +99,15 @@ def answer_quality(
     found = {}
     for place in np.unique(places):
         mine = places == place
+        texts = [written[row] for row in np.flatnonzero(mine)]
         found[str(place)] = {
             "fluency": None if fluent is None else float(fluent.scores[:, fluent.sides.index(str(place)), 0].mean()),
-            "kl": float(divergence[mine].mean()),
+            "kl": float(divergence.kl[mine].mean()),
+            "perplexity": perplexity(divergence.base_log_probs[mine], lengths[mine]),
             "tokens": float(lengths[mine].mean()),
             "truncated": float(1.0 - finished[mine].mean()),
+            "repetition": repetition(texts),
+            "distinct_1": distinct(texts, 1),
+            "distinct_2": distinct(texts, 2),
         }
     (work.out / "quality.json").write_text(json.dumps(found, indent=1))

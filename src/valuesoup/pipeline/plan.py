@@ -7,7 +7,7 @@ from valuesoup.config import RunConfig
 from valuesoup.methods import Single
 from valuesoup.methods.choices import Grid
 from valuesoup.pipeline import candidates as evaluating
-from valuesoup.pipeline import data, searching, training
+from valuesoup.pipeline import data, diagnostics, searching, training
 from valuesoup.pipeline.inputs import BaseRef, function_hash
 from valuesoup.pipeline.recipes import Candidate, Recipe, make_recipe
 from valuesoup.pipeline.shared import Shared
@@ -97,6 +97,8 @@ class Plan:
         gaps: Node of each data set's gaps; per data set.
         recipes: What each method trains and offers.
         geometry: Node by method, for the methods with at least two value vectors.
+        conflict: Node of the gradient conflict by method that filters its pairs, and under "" on all pairs.
+        connectivity: Node of the loss between vectors by method, for the same methods as ``geometry``.
         stacks: What is evaluated, the base's own stack first.
         evaluated: The evaluation of each stack, in the same order.
     """
@@ -108,12 +110,14 @@ class Plan:
     gaps: Mapping[str, Node]
     recipes: Mapping[str, Recipe]
     geometry: Mapping[str, Node]
+    conflict: Mapping[str, Node]
+    connectivity: Mapping[str, Node]
     stacks: list[Stack]
     evaluated: list[Evaluated]
 
     def targets(self) -> list[Node]:
         """Return the nodes that must exist for the results; what they need follows."""
-        found = [*self.gaps.values(), *self.geometry.values()]
+        found = [*self.gaps.values(), *self.geometry.values(), *self.conflict.values(), *self.connectivity.values()]
         for recipe in self.recipes.values():
             found += recipe.trainings.values()
         for one in self.evaluated:
@@ -137,6 +141,9 @@ def make_plan(config: RunConfig) -> Plan:
         weights = entry.method.weights
         limit = weights.evaluations if isinstance(weights, Grid) else None
         stack.add(entry.name, recipe.candidates, always=isinstance(weights, Single), limit=limit)
+    filters = {method: recipe.filters for method, recipe in recipes.items() if recipe.filters}
+    vectors = {method: recipe.geometry for method, recipe in recipes.items() if recipe.geometry}
+    diagnosed = config.evaluation.diagnostics
     return Plan(
         config=config,
         base=shared.base,
@@ -145,10 +152,10 @@ def make_plan(config: RunConfig) -> Plan:
         gaps={dataset: shared.gaps(dataset, "dataset") for dataset in shared.values},
         recipes=recipes,
         geometry={
-            method: training.vector_geometry(f"geometry of {method}", vectors=recipe.geometry)
-            for method, recipe in recipes.items()
-            if recipe.geometry
+            method: training.vector_geometry(f"geometry of {method}", vectors=of) for method, of in vectors.items()
         },
+        conflict=diagnostics.plan_conflicts(shared, filters) if diagnosed else {},
+        connectivity=diagnostics.plan_connectivity(shared, vectors) if diagnosed else {},
         stacks=stacks,
         evaluated=[_Evaluation(shared, stack).nodes() for stack in stacks],
     )

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuesoup.evaluation.frontier import pareto, reference_point
+from valuesoup.evaluation.comparison import Box, common_box
+from valuesoup.evaluation.frontier import pareto
+from valuesoup.evaluation.optimism import selection_optimism
 from valuesoup.evaluation.statistics import (
     Interval,
     frontier_probability,
@@ -18,6 +20,8 @@ from valuesoup.evaluation.statistics import (
     mean_intervals,
     resamples,
 )
+from valuesoup.pipeline.data import load_prompts
+from valuesoup.pipeline.diagnosed import diagnosed
 from valuesoup.pipeline.plan import BASE, Evaluated, Measured, Plan, Stack
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.recipes import Candidate, Recipe
@@ -30,7 +34,10 @@ EXPANSION_STEPS = frozenset({"mining", "answers", "rated", "mined", "fusion", "e
 """Stages that prompt expansion takes beside what every method shares."""
 Found = Mapping[str, Artifact]
 Scores = dict[tuple[int, int], NDArray[np.float64]]
-"""(prompts, n) scores by stack and place of the candidate, NaN where a search did not ask it."""
+"""(prompts, n) scores by stack and place of the candidate.
+
+NaN where a search did not ask it, and below the own prompts of a value that has fewer of them than others.
+"""
 
 
 def build_results(plan: Plan, found: Found) -> dict[str, Any]:
@@ -54,9 +61,11 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     broken = _broken(plan, found)
     whole = {key: score for key, score in test.items() if key not in broken} or test
     pooled = np.array([score.mean(axis=0) for score in whole.values()])
-    reference, best = reference_point(pooled), pooled.max(axis=0)
+    box = common_box([pooled])
+    reference, best = box
     left = {(number, int(place)) for number, of in enumerate(searches) if of for place in of["left"]}
-    overall = _overall({key: score for key, score in validation.items() if key not in broken | left})
+    comparable = _scores(plan, found, "validation", whole=True) if any(searches) else validation
+    overall = _overall({key: score for key, score in comparable.items() if key not in broken | left})
     probability = dict(zip(whole, frontier_probability(np.stack(list(whole.values())), draws).tolist(), strict=True))
     estimates = {
         part: _estimates(scores, names, partial(resamples, times=config.evaluation.resamples, seed=config.seed), level)
@@ -70,6 +79,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
     for number, (stack, evaluated, searched) in enumerate(zip(plan.stacks, plan.evaluated, searches, strict=True)):
         chosen = found[evaluated.chosen.key].json("chosen.json")
         quality = found[evaluated.quality.key].json("quality.json")
+        asked = len(load_prompts(found[evaluated.validation.prompts.key]))
         for method, places in stack.methods.items():
             own = set(chosen["frontier"][method])
             for place, candidate in zip(places, stack.offered[method], strict=True):
@@ -89,7 +99,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                         "on_frontier": place in own,
                         "on_overall_frontier": overall.get(key, False),
                         "frontier_probability": probability.get(key),
-                        "prompts": int(np.isfinite(validation[key]).any(axis=1).sum()),
+                        "prompts": asked if searched is None else searched["prompts"][str(place)],
                         **({} if searched is None else _searched(searched, stack, place, names, level)),
                     }
                 )
@@ -103,6 +113,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
                 **_cost(plan, found, method, evaluated, len(places) / len(stack.candidates), searched),
                 "frontier_points": len(own),
                 "composition_error": _composition_error(stack, found),
+                "optimism": _optimism(number, sorted(own), validation, test, searched, box, names, level),
                 **({} if searched is None else {"search": searched["methods"][method]}),
             }
     difference = partial(hypervolume_difference, draws=draws, reference=reference, best=best, level=level)
@@ -126,6 +137,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
             if recipe.expansions
         },
         "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
+        **diagnosed(plan, found),
         "differences": [
             {"first": first, "second": second, **difference(frontiers[first], frontiers[second])._asdict()}
             for first, second in combinations([name for name in order if name in frontiers], 2)
@@ -146,7 +158,8 @@ def _outside(candidate: Candidate) -> bool:
     return any(weights) and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-9)
 
 
-def _scores(plan: Plan, found: Found, part: str) -> Scores:
+def _scores(plan: Plan, found: Found, part: str, *, whole: bool = False) -> Scores:
+    """Return the scores of a part; `answer_scores` says what ``whole`` does, and a search's are never cut."""
     own = plan.config.evaluation.prompts == "own"
     scores: Scores = {}
     for number, evaluated in enumerate(plan.evaluated):
@@ -155,9 +168,8 @@ def _scores(plan: Plan, found: Found, part: str) -> Scores:
         if part == "validation" and evaluated.searched:
             tables = search_scores(found[measured.answers.key], prompts, list(plan.config.values), own=own)
         else:
-            tables = answer_scores(
-                {value: found[node.key] for value, node in measured.scores.items()}, prompts, own=own
-            )
+            given = {value: found[node.key] for value, node in measured.scores.items()}
+            tables = answer_scores(given, prompts, own=own, whole=whole)
         scores.update({(number, place): table for place, table in tables.items()})
     return scores
 
@@ -238,6 +250,27 @@ def _truth(plan: Plan, found: Found) -> dict[tuple[int, int], dict[str, float]]:
             for side, mean in zip(table.sides, table.scores[:, :, 0].mean(axis=0), strict=True):
                 means.setdefault((number, int(side)), {})[value] = float(mean)
     return means
+
+
+def _optimism(
+    number: int,
+    places: list[int],
+    validation: Scores,
+    test: Scores,
+    searched: Mapping[str, Any] | None,
+    box: Box,
+    names: list[str],
+    level: float,
+) -> dict[str, Any] | None:
+    """Return how a frontier scores by the figures that chose it, which a search has smoothed, and on test."""
+    if not places:
+        return None
+    tested = np.stack([test[(number, place)] for place in places])
+    if searched is not None:
+        smoothed = [searched["smoothed"][str(place)]["mean"] for place in places]
+        return selection_optimism(smoothed, None, tested, box, names, level)
+    measured = np.stack([validation[(number, place)] for place in places])
+    return selection_optimism(measured.mean(axis=1), measured, tested, box, names, level)
 
 
 def _title(plan: Plan, method: str) -> str:

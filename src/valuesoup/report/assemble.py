@@ -113,6 +113,7 @@ def with_titles(results: Mapping[str, Any]) -> Results:
                 for row in results["differences"]
             ],
             **{part: renamed(results[part]) for part in ("methods", "filters", "geometry")},
+            **{part: renamed(results.get(part, {})) for part in ("conflict", "connectivity")},
         },
     )
 

@@ -33,11 +33,20 @@ class Volume(TypedDict):
 
 
 class Quality(TypedDict):
-    """Signs of over-optimisation: fluency in [0, 1], KL from the base in nats per answer, tokens per answer."""
+    """Signs of over-optimisation: fluency in [0, 1], KL from the base in nats per answer, tokens per answer.
+
+    ``perplexity`` is that under the base, ``repetition`` the share of repeated 3-grams within an answer, ``distinct_n``
+    the share of different n-grams over all answers.
+    """
 
     fluency: float | None
     kl: float | None
     tokens: float | None
+    truncated: NotRequired[float]
+    perplexity: NotRequired[float | None]
+    repetition: NotRequired[float]
+    distinct_1: NotRequired[float | None]
+    distinct_2: NotRequired[float | None]
 
 
 class CandidateResult(TypedDict):
@@ -59,6 +68,7 @@ class CandidateResult(TypedDict):
     on_frontier: bool
     frontier_probability: NotRequired[float | None]
     prompts: NotRequired[int]
+    smoothed: NotRequired[Mapping[str, Estimate] | None]
 
 
 class RewardModelResult(TypedDict):
@@ -94,6 +104,17 @@ class SearchResult(TypedDict):
     kept: float | None
 
 
+class OptimismResult(TypedDict):
+    """A method's frontier where it was chosen and on test: drop per value in units of the box, and hypervolumes.
+
+    A drop has no interval where the candidates were chosen by other figures than means over prompts.
+    """
+
+    drop: Mapping[str, Estimate]
+    validation: float
+    test: float
+
+
 class MethodResult(TypedDict):
     """What a method reached and what it costs on its own, shared trainings included."""
 
@@ -104,6 +125,7 @@ class MethodResult(TypedDict):
     train_seconds: NotRequired[float | None]
     expand_seconds: NotRequired[float]
     evaluate_seconds: NotRequired[float | None]
+    optimism: NotRequired[OptimismResult | None]
     search: NotRequired[SearchResult]
 
 
@@ -125,6 +147,63 @@ class GeometryResult(TypedDict):
     hsic: NotRequired[float | None]
 
 
+class CosineResult(TypedDict):
+    """Cosine of two values' DPO gradients at the base; ``ceiling``: what noise leaves of a cosine of 1."""
+
+    first: str
+    second: str
+    cosine: float | None
+    low: float | None
+    high: float | None
+    ceiling: float
+
+
+class ConflictResult(TypedDict):
+    """Gradient conflict between every two values, and how many pairs of each were taken."""
+
+    pairs: Mapping[str, int]
+    between: Sequence[CosineResult]
+
+
+class RungResult(TypedDict):
+    """At ``weight`` λ of the first vector and 1 − λ of the second: loss, merging gap Δ(λ), and its prediction."""
+
+    weight: float
+    loss: float
+    gap: Estimate
+    predicted: float
+
+
+class PathResult(TypedDict):
+    """The loss between two value vectors: ‖d‖², dᵀHd at λ = ½, and the gap at each λ."""
+
+    first: str
+    second: str
+    squared_distance: float
+    curvature: Estimate
+    ladder: Sequence[RungResult]
+
+
+class ConnectivityResult(TypedDict):
+    """The loss between every two value vectors of a method, and how many held-out pairs of each value gave it."""
+
+    pairs: Mapping[str, int]
+    paths: Sequence[PathResult]
+
+
+class CorrelationResult(TypedDict):
+    """Correlation of two values' rewards over gaps of pairs, test answers, or answers to one prompt."""
+
+    over: str
+    dataset: str | None
+    first: str
+    second: str
+    count: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
 class Results(TypedDict):
     """``results.json``, schema 1."""
 
@@ -136,6 +215,9 @@ class Results(TypedDict):
     candidates: NotRequired[Sequence[CandidateResult]]
     methods: NotRequired[Mapping[str, MethodResult]]
     geometry: NotRequired[Mapping[str, GeometryResult]]
+    conflict: NotRequired[Mapping[str, ConflictResult]]
+    connectivity: NotRequired[Mapping[str, ConnectivityResult]]
+    correlation: NotRequired[Sequence[CorrelationResult]]
     differences: NotRequired[Sequence[DifferenceResult]]
 
 

@@ -51,14 +51,16 @@ def write_report(data: ReportData, out: Path) -> Path:
     """
     from valuesoup.report import figures as f
 
+    results = [f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.OPTIMISM, f.COST, f.TRUTH, f.OVER_OPTIMISATION]
     sections = {
-        "results": draw([f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.COST, f.TRUTH], data, out),
+        "results": draw(results, data, out),
         "judge": draw(f.winrate_section(data), data, out),
-        "data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX], data, out),
+        "data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX, f.CORRELATION], data, out),
         "expansion": draw([f.PASS_AT_N, f.REWARDS, f.ADDED_PAIRS], data, out),
-        "training": draw([f.ACCURACY, f.GEOMETRY, f.DEPENDENCE, f.CURVES], data, out),
+        "training": draw([f.ACCURACY, f.CONFLICT, f.GEOMETRY, f.MERGING, f.DEPENDENCE, f.CURVES], data, out),
     }
-    return write_page("report.html.j2", data, out / "report.html", summarise(data), sections)
+    summary = [*summarise(data), *f.optimism_sentence(data)]
+    return write_page("report.html.j2", data, out / "report.html", summary, sections, optimism=f.optimism_table(data))
 
 
 def write_audit(data: ReportData, out: Path) -> Path:

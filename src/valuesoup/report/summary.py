@@ -167,7 +167,8 @@ def _savings(data: ReportData) -> str:
         share = search["answers"] / search["all_answers"]
         asked = f"{cost.method} asked for {search['answers']:,} of {search['all_answers']:,} answers ({share:.0%})"
         of = f"{search['measured']:,} of {_count(search['candidates'], 'candidate')}, {search['left']:,} left early"
-        kept = f"its frontier is expected to keep {search['kept']:.0%} of the hypervolume that all would find"
+        kept = f"its frontier is expected to keep {search['kept']:.0%} of the hypervolume that all answers of all "
+        kept += f"{_count(search['candidates'], 'candidate')} would find"
         parts.append(f"{asked} on {of}, and {kept}")
     if not parts:
         return ""

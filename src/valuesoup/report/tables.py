@@ -250,13 +250,15 @@ def costs_table(data: ReportData) -> PageTable:
         for cost in priced
     ]
     expansion = ("expansion,\u00a0s",) if expands else ()
-    search = ("candidates measured", "validation answers", "hypervolume kept") if searched else ()
+    search = ("candidates measured", "validation answers", "hypervolume kept, of all candidates'") if searched else ()
     headings = ("method", "pairs trained", "training,\u00a0s", *expansion, "evaluation,\u00a0s", "all,\u00a0s", *search)
     return PageTable(headings, rows)
 
 
 def _search_cells(cost: Cost) -> list[str]:
-    """Candidates and answers of a search, each of how many, and the share of the hypervolume expected to be kept."""
+    """Candidates and answers of a search, each of how many, and the share expected to be kept of the hypervolume that
+    all answers of all candidates, measured or not, would find.
+    """
     search = cost.search
     if search is None:
         return ["all", "all", NONE]

@@ -3,8 +3,10 @@
 from valuesoup.report.figures.base import Figure, Table
 from valuesoup.report.figures.costs import COST
 from valuesoup.report.figures.dependence import DEPENDENCE
+from valuesoup.report.figures.diagnostics import CONFLICT, CORRELATION, MERGING, OVER_OPTIMISATION
 from valuesoup.report.figures.expansion import ADDED_PAIRS, PASS_AT_N, REWARDS
 from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTER
+from valuesoup.report.figures.optimism import OPTIMISM, optimism_sentence, optimism_table
 from valuesoup.report.figures.rewards import ACCURACY, TRUTH
 from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME, PARALLEL
 from valuesoup.report.figures.training import CURVES, GEOMETRY
@@ -13,7 +15,9 @@ from valuesoup.report.figures.winrates import winrate_section
 __all__ = [
     "ACCURACY",
     "ADDED_PAIRS",
+    "CONFLICT",
     "CONSISTENCY",
+    "CORRELATION",
     "COST",
     "CURVES",
     "DEPENDENCE",
@@ -21,6 +25,9 @@ __all__ = [
     "GEOMETRY",
     "HYPERVOLUME",
     "MATRIX",
+    "MERGING",
+    "OPTIMISM",
+    "OVER_OPTIMISATION",
     "PARALLEL",
     "PASS_AT_N",
     "RETENTION",
@@ -29,5 +36,7 @@ __all__ = [
     "TRUTH",
     "Figure",
     "Table",
+    "optimism_sentence",
+    "optimism_table",
     "winrate_section",
 ]

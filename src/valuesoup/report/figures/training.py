@@ -142,6 +142,30 @@ def _count_lines(table: Table) -> str:
     return f"{trainings} trainings in the colours of their methods. " if lines < trainings else ""
 
 
+def _fate(data: ReportData) -> str:
+    """What became of the likelihood of chosen and rejected, from the first fifth of each training's log to its last."""
+    both, less, apart, risen, count = 0, 0, 0, 0, 0
+    for points in data.curves.values():
+        known = [(p.chosen, p.rejected) for p in points if p.chosen is not None and p.rejected is not None]
+        if len(known) < 2:
+            continue
+        table, part = np.array(known, dtype=np.float64), max(1, len(known) // 5)
+        chosen, rejected = (table[-part:].mean(axis=0) - table[:part].mean(axis=0)).tolist()
+        count += 1
+        both += chosen < 0 and rejected < 0
+        less += rejected < chosen < 0
+        apart += chosen >= 0 > rejected
+        risen += chosen >= 0 and rejected >= 0
+    found = (
+        (both, f"in {both} both responses become less likely, the chosen one less in {less or 'none'} of them"),
+        (apart, f"in {apart} the chosen one becomes likelier and the rejected one less likely"),
+        (risen, f"in {risen} both become likelier"),
+        (count - both - apart - risen, f"in {count - both - apart - risen} the chosen one alone becomes less likely"),
+    )
+    said = "; ".join(text for number, text in found if number)
+    return f" Of {count} training{'s' * (count > 1)}, from the first to the last fifth: {said}." if said else ""
+
+
 def _training_colours(data: ReportData, trainings: list[str]) -> tuple[list[str], list[list[int]]]:
     """Colour of the method that a legend entry starts with, and a dash that tells its trainings apart."""
     names, colours, _ = method_scale(data.results)
@@ -203,7 +227,7 @@ CURVES = Figure(
     lambda data, table: (
         f"{_count_lines(table)}Thin lines are the loss on validation pairs and the log-probability of the rejected "
         "responses. DPO widens the margin between chosen and rejected and often makes both less likely; a chosen line "
-        "that falls far is a sign of lost fluency."
+        f"that falls far is a sign of lost fluency.{_fate(data)}"
     ),
     "No training of this run logged its curves.",
 )

@@ -10,7 +10,7 @@ import pytest
 LEARNING = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 DRAWING = {"altair", "vl_convert", "jinja2", "pandas"}
 TABLES = {"polars", "pyarrow", "numpy"}
-SEARCHING = {"optuna", "scipy", "moocore", "openai"}
+SEARCHING = {"scipy", "moocore", "openai"}
 
 
 def imported(*arguments: object) -> set[str]:
@@ -40,4 +40,4 @@ def test_the_status_of_a_run_needs_no_models_and_no_figures(demo_run: tuple[Path
 
 def test_the_report_of_a_run_needs_no_models(demo_run: tuple[Path, str], tmp_path: Path) -> None:
     folder = shutil.copytree(demo_run[0], tmp_path / "run")
-    assert not imported("report", folder) & (LEARNING | {"optuna", "openai"})
+    assert not imported("report", folder) & (LEARNING | {"openai"})

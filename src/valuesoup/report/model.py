@@ -92,8 +92,8 @@ class FilterResult(TypedDict):
 class SearchResult(TypedDict):
     """What a search took of a method's evaluation: candidates and validation answers, and those of the whole grid.
 
-    ``kept`` is the expected hypervolume of the frontier found, divided by that of the frontier that the measured
-    candidates' answers to all prompts would show; None where there was nothing to choose.
+    ``kept`` is the expected hypervolume of the frontier found, divided by that of the frontier that all answers of all
+    candidates would show; None where there was nothing to choose.
     """
 
     candidates: int

@@ -51,9 +51,9 @@ def k11(repeats: int) -> Claim:
     return _against_merging("candidates-k11", make_job(values=2, prompts=50), repeats)
 
 
-def k66_few_prompts(repeats: int) -> Claim:
+def k66_few_prompts(repeats: int, prompts: int = 4) -> Claim:
     """Mix three values at 66 weights and answer 4 prompts each; the opponent merges into the base's own layers."""
-    return _against_merging("candidates-k66-few-prompts", make_job(values=3, prompts=4), repeats)
+    return _against_merging("candidates-k66-few-prompts", make_job(values=3, prompts=prompts), repeats)
 
 
 def k11_published(repeats: int, weights: int = 2, prompts: int = 6) -> Claim:
@@ -140,7 +140,8 @@ class EndingSoup(Soup):
 
     def forward(self, weights: Tensor | None, **inputs: Any) -> Any:
         """Answer as the soup does, but end where the last weight says."""
-        assert weights is not None
+        if weights is None:
+            return super().forward(None, **inputs)
         output = super().forward(weights[:, :-1], **inputs)
         over = inputs["position_ids"][:, -1] >= weights[:, -1]
         output.logits[:, -1, END] = torch.where(over, torch.inf, -torch.inf)

@@ -55,6 +55,7 @@ def test_the_pairs_to_audit_load_with_their_scores(tmp_path: Path) -> None:
         ("training", "claim", {"pairs": 8}),
         ("training", "bf16", {"pairs": 8}),
         ("study", "claim", {"pairs": 8}),
+        ("candidates", "k66_few_prompts", {"prompts": 1}),
         ("scoring", "score", {"texts": 20}),
         ("scoring", "score_shared_prompt", {"prompts": 2, "answers": 3}),
         ("search", "claim", {}),

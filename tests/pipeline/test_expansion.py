@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -352,6 +352,15 @@ def test_the_policy_itself_rewrites(chain: Chain, store: Store, tmp_path: Path) 
         made(store, chain.fused(policy))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, also where the tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_fusion_asks_no_answered_request_again(chain: Chain, tmp_path: Path) -> None:
     template = tmp_path / "mine.txt"
     template.write_text("{prompt}")

@@ -18,6 +18,12 @@ GOALS = {
     "filter": ("filtering 10 million pairs under 3 values", 5.0),
 }
 """What each claim is called on the page, and the ratio that it should reach."""
+LIMITS = {
+    "candidates-k11-published": "What stops it: the prompts and the ragged answers are about 0.54 TFLOP for whoever "
+    "computes each once, 4.7 s at the 115 GFLOP/s that a core reached in matrix products; one prompt at a time took "
+    "39 s there, so 8 is the most that any batching could reach. Two thirds of our time are such products"
+}
+"""Of goals that were missed: the measured limit."""
 
 HEAD = """# Performance
 
@@ -38,7 +44,8 @@ def write_page(results: Path, page: Path) -> None:
         if name in claims:
             text += _row(title, claims[name], goal)
     text += "\n## What each claim measured\n\n"
-    text += "".join(f"* **{name}**: {claims[name]['note']}.\n" for name in GOALS if name in claims)
+    for name in (name for name in GOALS if name in claims):
+        text += f"* **{name}**: {claims[name]['note']}.{f' {LIMITS[name]}.' if name in LIMITS else ''}\n"
     text += _growth(_read(results / "growth.json"))
     text += _gpu(_read(results / "gpu.json"))
     page.write_text(text, encoding="utf-8")

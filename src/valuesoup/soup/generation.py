@@ -63,7 +63,7 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    batch_rows: int = 64,
+    batch_rows: int = 96,
     on_done: Callable[[int], None] = lambda _: None,
     on_shrink: Callable[[str], None] = warnings.warn,
 ) -> list[Answer]:

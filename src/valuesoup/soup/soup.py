@@ -365,7 +365,7 @@ class Soup(nn.Module):
         max_new_tokens: int = 200,
         temperature: float = 1.0,
         seed: int = 0,
-        batch_rows: int = 64,
+        batch_rows: int = 96,
     ) -> list[str]:
         """Answer prompts, each at its own weights, many in one batch.
 

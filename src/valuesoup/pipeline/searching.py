@@ -19,8 +19,7 @@ from valuesoup.pipeline.rating import by_own, distinct_answers, measuring
 from valuesoup.pipeline.rounds import Course, Found, Row, search
 from valuesoup.pipeline.values import say_notes
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
-from valuesoup.rewards.sources import by_model
-from valuesoup.rewards.sources import score_all
+from valuesoup.rewards.sources import by_model, score_all
 from valuesoup.search import parts
 from valuesoup.search.settings import RacingSettings
 from valuesoup.store import Artifact, Work, stage

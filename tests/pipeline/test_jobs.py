@@ -1,6 +1,7 @@
 """Stages side by side from the command line: the results of one job, whatever stopped the run on its way."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -53,6 +54,8 @@ def test_two_jobs_give_the_results_of_one_though_interrupted_and_killed(
     last = tiny_run.valuesoup(cache, *tiny_run.demo_arguments(folder, SETTINGS, jobs=2))
     assert last.returncode == 0, last.stderr
     assert last.stderr == ""
-    assert f"{done} of {tiny_run.stages(folder)} stages are already done" in last.stdout
+    found = re.search(rf"(\d+) of {tiny_run.stages(folder)} stages are already done", last.stdout)
+    assert found, last.stdout
+    assert int(found[1]) >= done  # a worker whose run was killed may have finished its stage meanwhile
     assert tiny_run.figures(folder) == tiny_run.figures(demo_run[0])
     assert not list((folder / "artifacts").glob(".*"))

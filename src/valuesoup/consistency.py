@@ -192,7 +192,10 @@ def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = F
     strength = np.where(sign != 0, (np.abs(consistency) if flip else consistency) - tau, 0.0)
     total = strength.sum()
     # Where every kept pair lies exactly on the threshold there is nothing to grade.
-    return sign * strength * (np.count_nonzero(strength) / total) if total > 0 else sign
+    if not total > 0:
+        return sign
+    strength /= strength.max()  # the smallest numbers of all would not survive the division by their mean
+    return sign * strength / strength[strength > 0].mean()
 
 
 def consistent(vc: ArrayLike, tau: float) -> NDArray[np.bool_]:

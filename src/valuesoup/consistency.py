@@ -195,7 +195,8 @@ def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = F
     if not total > 0:
         return sign
     strength /= strength.max()  # the smallest numbers of all would not survive the division by their mean
-    return sign * strength / strength[strength > 0].mean()
+    graded: NDArray[np.float64] = sign * strength / strength[strength > 0].mean()
+    return graded
 
 
 def consistent(vc: ArrayLike, tau: float) -> NDArray[np.bool_]:

@@ -1,0 +1,123 @@
+"""The commands that run a configuration and look at its state: demo, run, status, report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valuesoup.cli.app import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from valuesoup.pipeline.run import Finished
+    from valuesoup.store import Progress
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. Repeatable.")]
+JOBS = "Stages to run side by side, each in its own process."
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    values: Annotated[
+        str | None, typer.Option(help="Values of the world, separated by commas; by default helpful,harmless.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help=JOBS, show_default="2, or 1 where there is one CPU")] = None,
+    set_: Set = None,
+) -> None:
+    """Run the main job from nothing, offline, on a CPU: an embedded world, its models, every method, the report."""
+    from valuesoup.pipeline.demo import demo_config
+    from valuesoup.store import usable_cpus
+
+    names = {} if values is None else {"values": [name.strip() for name in values.split(",") if name.strip()]}
+    _run(demo_config(**names, overrides=set_ or ()), out, jobs or min(2, usable_cpus()))
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration, a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/ and the configuration's name.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help=JOBS)] = 1,
+    set_: Set = None,
+) -> None:
+    """Run a configuration, or continue it: what is done is not done again."""
+    from valuesoup.configfile import load_config
+
+    in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
+    folder = out or (config.parent if in_run else Path("runs") / config.stem)
+    _run(load_config(config, set_ or ()), folder, jobs)
+
+
+def status(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
+    """Show what of a run is done, or how much of each run of a study."""
+    from valuesoup.pipeline.run import CONFIG
+    from valuesoup.pipeline.status import run_status
+    from valuesoup.pipeline.study import seed_folders
+
+    if not (run / CONFIG).is_file() and (seeds := seed_folders(run)):
+        for folder in seeds:
+            stages = run_status(folder)
+            print(f"{folder.name}: {sum(stage.done for stage in stages)} of {len(stages)} done")
+        return
+    stages = run_status(run)
+    for stage in stages:
+        print(f"{'done   ' if stage.done else 'to do  '} {stage.label}  ({stage.folder})")
+    print(f"{sum(stage.done for stage in stages)} of {len(stages)} done")
+
+
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
+    """Write the HTML report and the figures of a finished run, or of a study and its runs, again."""
+    from valuesoup.pipeline.run import CONFIG, open_run
+    from valuesoup.pipeline.study import open_study, seed_folders
+    from valuesoup.report.assemble import write_run_report, write_study_report
+
+    if not (run / CONFIG).is_file() and seed_folders(run):
+        study = open_study(run)
+        for finished in study.runs:
+            write_run_report(finished)
+        print(write_study_report(study))
+    else:
+        print(write_run_report(open_run(run)))
+
+
+def _run(config: Any, out: Path, jobs: int) -> None:
+    from valuesoup.pipeline.run import run as run_config
+    from valuesoup.report.assemble import write_run_report
+    from valuesoup.report.tables import print_frontier
+    from valuesoup.store import Progress
+    from valuesoup.store.files import disk_errors
+
+    screen = console()
+    progress = Progress(screen)
+    if config.seeds:
+        from valuesoup.pipeline.study import run_study
+        from valuesoup.report.assemble import write_study_report
+        from valuesoup.report.study_text import print_study
+
+        study = run_study(config, out, progress, jobs)
+        with disk_errors("the report", out):
+            for finished in study.runs:
+                _page(finished, progress, write_run_report)
+            progress.say("writing the report of the study …")
+            page = write_study_report(study)
+        print_study(study.combined, screen)
+    else:
+        finished = run_config(config, out, progress, jobs)
+        with disk_errors("the report", out):
+            page = _page(finished, progress, write_run_report)
+        print_frontier(finished.results, screen)  # type: ignore[arg-type]
+    print(f"report: {page}")
+
+
+def _page(finished: "Finished", progress: "Progress", write: "Callable[[Finished], Path]") -> Path:
+    """Return the page of a run, written only where the run is newer."""
+    page = finished.folder / "report.html"
+    made = [finished.folder / name for name in ("config.yaml", "results.json")]
+    # The two files are written only when they change.
+    if not page.is_file() or _written(page) < max(map(_written, made)):
+        progress.say("writing the report …")
+        page = write(finished)
+    return page
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns

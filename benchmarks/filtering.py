@@ -26,7 +26,7 @@ def claim(repeats: int, pairs: int = 10_000_000) -> Claim:
 
 
 def _valuesoup(table: RewardTable) -> Result:
-    consistency = value_consistency(table.gaps())
+    consistency = value_consistency(table)
     return consistency, consistent(consistency, TAU)
 
 

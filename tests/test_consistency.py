@@ -93,6 +93,31 @@ def test_float32_and_strided_gaps_are_taken_as_they_are():
     np.testing.assert_allclose(got, reference(gaps[:, ::2].astype(float)), atol=1e-12)
 
 
+@given(gap_rows())
+def test_a_reward_table_is_taken_as_its_gaps(gaps):
+    scores = np.stack([gaps, np.linspace(0, 1, gaps.size).reshape(gaps.shape)], axis=1)
+    table = RewardTable(["p"] * len(gaps), ("rejected", "chosen"), tuple(map(str, range(gaps.shape[1]))), scores)
+    try:
+        spreads = table.sigma()
+    except UserError:  # a reward without a spread has no normalised gaps, either way
+        with pytest.raises(UserError, match="the same score"):
+            value_consistency(table)
+        return
+    np.testing.assert_array_equal(value_consistency(table), value_consistency(table.gaps(sigma=spreads)))
+
+
+def test_a_large_reward_table_is_taken_as_its_gaps_without_their_memory():
+    scores = np.random.default_rng(0).normal(size=(200_001, 2, 3))
+    table = RewardTable(["p"] * len(scores), ("chosen", "rejected"), ("a", "b", "c"), scores)
+    expected = value_consistency(table.gaps())
+    tracemalloc.start()
+    found = value_consistency(table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < found.nbytes + 3e6
+
+
 def test_many_rows_need_little_memory_beyond_the_result():
     gaps = np.random.default_rng(0).normal(size=(500_000, 3)).astype(np.float32)
     tracemalloc.start()

@@ -5,7 +5,7 @@ Source: VC-Soup, arXiv:2603.18113, Eq. 8-14. Throughout, N is the number of pair
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -32,7 +32,7 @@ _CHUNK = 8_192
 _LEAST, _MOST = 1e-280, 1e280
 
 
-def value_consistency(gaps: ArrayLike) -> NDArray[np.float64]:
+def value_consistency(gaps: "ArrayLike | RewardTable") -> NDArray[np.float64]:
     """Return the value consistency of each pair: the cosine of its gap vector with (1, ..., 1) (Eq. 11).
 
     VC = sum_j g_j / (|g| sqrt(n)): 1 where all values prefer the chosen response equally, -1 where all prefer
@@ -41,31 +41,42 @@ def value_consistency(gaps: ArrayLike) -> NDArray[np.float64]:
 
     Args:
         gaps: (N, n) reward gaps chosen - rejected, normalised so that the values are comparable; float32 or
-            float64.
+            float64. Or a reward table of pairs: its gaps, normalised by its own spreads, are then never all in memory.
 
     Returns:
         (N,) float64 in [-1, 1] or NaN.
 
     Raises:
-        UserError: ``gaps`` is not two-dimensional with at least one value, or holds NaN or infinity (names the row).
+        UserError: ``gaps`` is not two-dimensional with at least one value, or holds NaN or infinity (names the row);
+            or a table has no gaps, see ``RewardTable.gaps``.
     """
-    rows = _gap_matrix(gaps)
-    count, values = rows.shape
-    consistency = np.empty(count, dtype=np.float64)
-    for start in range(0, count, _CHUNK):
-        # Values on the first axis: every operation below then runs over contiguous memory.
-        block = np.ascontiguousarray(rows[start : start + _CHUNK].T, dtype=np.float64)
-        out = consistency[start : start + _CHUNK]
+    from valuesoup.rewards.table import RewardTable
+
+    if isinstance(gaps, RewardTable):
+        consistency, blocks = np.empty(len(gaps)), gaps.gap_blocks()
+    else:
+        rows = _gap_matrix(gaps)
+        consistency, blocks = np.empty(len(rows)), _blocks(rows)
+    start = 0
+    for block in blocks:
+        out = consistency[start : start + block.shape[1]]
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             norm = np.square(block).sum(axis=0)
             # Squares that left the range of a float (so do those of NaN and infinity) are taken of scaled gaps.
             if norm.min() > _LEAST and norm.max() < _MOST:
-                norm *= values
+                norm *= len(block)
                 np.divide(block.sum(axis=0, out=out), np.sqrt(norm, out=norm), out=out)
             else:
                 out[:] = _scaled_consistency(block, start)
         np.clip(out, -1.0, 1.0, out=out)
+        start += block.shape[1]
     return consistency
+
+
+def _blocks(rows: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
+    """Yield (n, rows) blocks: values on the first axis, so that every operation runs over contiguous memory."""
+    for start in range(0, len(rows), _CHUNK):
+        yield np.ascontiguousarray(rows[start : start + _CHUNK].T, dtype=np.float64)
 
 
 def _scaled_consistency(gaps: NDArray[np.float64], first: int) -> NDArray[np.float64]:
@@ -190,11 +201,11 @@ def row_weights(vc: ArrayLike, tau: float, *, soft: bool = False, flip: bool = F
     if not soft:
         return sign
     strength = np.where(sign != 0, (np.abs(consistency) if flip else consistency) - tau, 0.0)
-    total = strength.sum()
+    strongest = strength.max(initial=0.0)
     # Where every kept pair lies exactly on the threshold there is nothing to grade.
-    if not total > 0:
+    if not strongest > 0:
         return sign
-    strength /= strength.max()  # the smallest numbers of all would not survive the division by their mean
+    strength /= strongest  # the smallest numbers of all would not survive the division by their mean
     graded: NDArray[np.float64] = sign * strength / strength[strength > 0].mean()
     return graded
 
@@ -256,6 +267,8 @@ def sigma(tables: Mapping[str, "RewardTable"], statistics: Statistics = "dataset
         UserError: The mode is unknown, the tables disagree on the values, a value has no data set in mode
             ``value``, or a reward has no spread (names the value and the data set).
     """
+    from valuesoup.rewards.table import RewardTable
+
     if statistics not in _STATISTICS:
         raise UserError(
             f"There is no statistics mode '{statistics}'{did_you_mean(str(statistics), _STATISTICS)} "
@@ -282,8 +295,6 @@ def sigma(tables: Mapping[str, "RewardTable"], statistics: Statistics = "dataset
         shared = np.array([tables[value].sigma()[index] for index, value in enumerate(values)])
     else:
         responses = np.concatenate([table.scores.reshape(-1, 1, len(values)) for table in tables.values()])
-        from valuesoup.rewards.table import RewardTable
-
         pooled = RewardTable([""] * len(responses), ("response",), values, responses, "all data sets pooled")
         shared = pooled.sigma()
     return {name: shared.copy() for name in tables}

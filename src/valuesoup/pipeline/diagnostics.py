@@ -242,7 +242,8 @@ def plan_connectivity(shared: Shared, vectors: Mapping[str, Mapping[str, Node]])
             base=shared.base,
             vectors=of,
             split=shared.split,
-            references={value: shared.log_probs(shared.split, value, None) for value in shared.values},
+            # In float32, as the stage computes.
+            references={value: shared.log_probs(shared.split, value, None, bf16=False) for value in shared.values},
             beta=settings.beta,
             max_length=settings.max_length,
             seed=shared.config.seed,

@@ -1,6 +1,7 @@
 """The reward table: the raw score of every response under every value, kept once and read many times."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,7 @@ from valuesoup.errors import UserError, did_you_mean
 PAIR_SIDES = ("chosen", "rejected")
 _COLUMNS = ("item", "side", "value", "score")
 # Responses handled at a time: the temporaries of one chunk stay in the processor's cache.
-_CHUNK = 8_192
+_CHUNK = 16_384
 # Responses laid side by side in one long row: sums over rows then run over contiguous memory, without a copy.
 _FOLD = 64
 
@@ -132,6 +133,21 @@ class RewardTable:
             UserError: The table is not one of pairs, a reward has no spread, or ``sigma`` is not n positive
                 finite numbers.
         """
+        gaps = np.empty((len(self.values), len(self)))
+        for _ in self.gap_blocks(normalise, sigma, gaps):
+            pass
+        return gaps.T
+
+    def gap_blocks(
+        self, normalise: bool = True, sigma: ArrayLike | None = None, into: NDArray[np.float64] | None = None
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield the reward gaps block by block, each (n, rows) and contiguous, for whoever needs them only once.
+
+        Args:
+            normalise: As in :meth:`gaps`, and so are ``sigma`` and the errors.
+            sigma: (n,) spreads to divide by.
+            into: (n, N), to hold the gaps of all blocks; without it a block is overwritten by the next.
+        """
         if set(self.sides) != set(PAIR_SIDES):
             raise UserError(
                 f"Reward gaps need the sides 'chosen' and 'rejected'; this table has {', '.join(self.sides)}."
@@ -140,14 +156,15 @@ class RewardTable:
         spread = np.ones(len(self.values))
         if normalise:
             spread = self.sigma() if sigma is None else self._checked(sigma)
+        reused = np.empty((len(self.values), min(len(self), _CHUNK)))
         # One value after the other, chunk by chunk: what is written is contiguous, what is read comes from the cache.
-        gaps = np.empty((len(self.values), len(self)))
         for start in range(0, len(self), _CHUNK):
             scores = self.scores[start : start + _CHUNK]
-            for value, out in enumerate(gaps[:, start : start + _CHUNK]):
+            block = reused[:, : len(scores)] if into is None else into[:, start : start + _CHUNK]
+            for value, out in enumerate(block):
                 np.subtract(scores[:, chosen, value], scores[:, rejected, value], out=out)
                 out /= spread[value]
-        return gaps.T
+            yield block
 
     def _checked(self, sigma: ArrayLike) -> NDArray[np.float64]:
         spreads = np.asarray(sigma, dtype=np.float64)

@@ -72,15 +72,24 @@ class _Layer(CacheLayerMixin):
         self.values[:, :, columns] = value_states
         return self.keys[:, :, window.first : window.end], self.values[:, :, window.first : window.end]
 
-    def move(self, kept: Tensor | None, columns: slice, start: int) -> None:
-        """Take over the kept rows' columns into a new allocation, from column ``start`` on."""
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows alone."""
+        if self.is_initialized:
+            assert self.keys is not None and self.values is not None
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+    def move(self, columns: slice, start: int) -> None:
+        """Take over columns into a new allocation, from column ``start`` on."""
         if not self.is_initialized:
             return
         assert self.keys is not None and self.values is not None
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)[:, :, columns]
-            new = old.new_zeros(self.window.rows, old.shape[1], self.window.width, old.shape[3])
-            new[:, :, start : start + old.shape[2]] = old if kept is None else old[kept]
+            new = old.new_empty(self.window.rows, old.shape[1], self.window.width, old.shape[3])
+            end = start + old.shape[2]
+            new[:, :, start:end] = old
+            new[:, :, :start] = 0
+            new[:, :, end:] = 0
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -129,7 +138,7 @@ class SlotCache:
         window, device = self._window, self._device
         longest = max(map(len, prompts))
         if window.end < longest:
-            self._move(None, longest - (window.end - window.first))
+            self._move(longest - (window.end - window.first))
         for slot, prompt in zip(slots, prompts, strict=True):
             self._starts[slot] = window.end - len(prompt)
         # The next step reads their columns too, and until then they move with the others.
@@ -170,27 +179,31 @@ class SlotCache:
         window = self._window
         window.first = min(self._starts[slot] for slot in live)
         if window.end == window.width:
-            self._move(None, 0)
+            self._move(0)
         window.end += 1
         mask = self._mask[:, :, :, window.first : window.end].contiguous()  # some kernels load it in aligned pieces
         return self._forward(weights, tokens[:, None], positions[:, None], mask)
 
     def keep(self, slots: Sequence[int]) -> None:
         """Drop all other slots; those kept are numbered anew."""
+        kept = torch.tensor(slots, device=self._device)
         self._window.rows = len(slots)
         self._starts = [self._starts[slot] for slot in slots]
-        self._window.first = min(self._starts)
-        self._move(torch.tensor(slots, device=self._mask.device), 0)
+        self._mask = self._mask[kept]
+        for layer in self._layers():
+            layer.keep(kept)
 
-    def _move(self, kept: Tensor | None, start: int) -> None:
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self._cache.layers if isinstance(layer, _Layer)]
+
+    def _move(self, start: int) -> None:
         """Let the columns that are read begin at ``start`` of a new allocation with columns to spare."""
         window = self._window
         columns = slice(window.first, window.end)
         window.first, window.end = start, start + window.end - window.first
         window.width = window.end + SPARE_COLUMNS
-        for layer in self._cache.layers:
-            assert isinstance(layer, _Layer)
-            layer.move(kept, columns, start)
+        for layer in self._layers():
+            layer.move(columns, start)
         self._starts = [place + start - columns.start for place in self._starts]
         self._mask = self._row_masks(range(window.rows))
 

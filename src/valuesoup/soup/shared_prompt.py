@@ -10,7 +10,7 @@ the stem, so every token sees what it would see in a sequence of its own (prefix
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from valuesoup.limits import REFUSALS, refusal, scaled_beyond
 from valuesoup.soup.base import position_limit
-from valuesoup.soup.head import token_scores
-from valuesoup.soup.sequences import SequenceBatch, padded, token_log_probs
+from valuesoup.soup.head import in_pieces, token_scores
+from valuesoup.soup.sequences import SequenceBatch, batches_by_length, padded, token_log_probs
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
@@ -167,6 +167,19 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Return with how many equal tokens both begin, each keeping one token at least where it has one."""
     least = max(0, min(len(first), len(second)) - 1)
     return next((place for place in range(least) if first[place] != second[place]), least)
+
+
+def pair_batches(soup: "Soup", lengths: Sequence[int], most: int, *, shared: bool) -> Iterator[list[int]]:
+    """Yield the places of pairs in batches of similar length that fit into memory, for :func:`response_log_probs`.
+
+    Args:
+        soup: The soup that reads them.
+        lengths: Of each pair's row with the prompt shared, in tokens.
+        most: Pairs of a batch at most.
+        shared: Whether the prompt is computed once; apart, a pair is two sequences, each at most as long as that row.
+    """
+    vocabulary = 0 if in_pieces(soup) else soup.model.config.get_text_config().vocab_size
+    return batches_by_length([(1 if shared else 2) * length for length in lengths], most, vocabulary)
 
 
 def response_log_probs(

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from valuesoup.soup.sequences import batches_by_length
-from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
+from valuesoup.soup.shared_prompt import pair_batches, response_log_probs, shares_prompts
 from valuesoup.training.rows import TokenPairs
 
 if TYPE_CHECKING:
@@ -77,11 +76,9 @@ def block_gradients(
     one = torch.ones(1, 1, device=device)
     shared = shares_prompts(soup, pairs.longest())
     lengths = pairs.lengths()
-    # Apart, a pair is two sequences, each at most as long as the row of both.
-    vocabulary = (1 if shared else 2) * soup.model.config.get_text_config().vocab_size
     found = torch.zeros(len(blocks), sum(factor.numel() for factor in factors))
     for block, own in enumerate(blocks):
-        for batch in batches_by_length(lengths[list(own)].tolist(), batch_pairs, vocabulary):
+        for batch in pair_batches(soup, lengths[list(own)].tolist(), batch_pairs, shared=shared):
             places = [own[row] for row in batch]
             chosen, rejected = response_log_probs(soup, one, pairs.batch(places).to(device), shared=shared)
             weights = torch.as_tensor(weight[places], dtype=chosen.dtype, device=device)

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from valuesoup.soup.sequences import batches_by_length
-from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
+from valuesoup.soup.shared_prompt import pair_batches, response_log_probs, shares_prompts
 from valuesoup.training.loss import preference_loss
 from valuesoup.training.reference import pair_log_probs
 from valuesoup.training.rows import TokenPairs
@@ -127,10 +126,8 @@ class HeldOutLoss:
         """Return the derivative of each pair's loss along a direction of the weights, (N,)."""
         device = self.soup.model.get_input_embeddings().weight.device
         shared = shares_prompts(self.soup, self.pairs.longest())
-        # Apart, a pair is two sequences, each at most as long as the row of both.
-        vocabulary = (1 if shared else 2) * self.soup.model.config.get_text_config().vocab_size
         found = np.zeros(len(self.pairs))
-        for places in batches_by_length(self.pairs.lengths().tolist(), self.batch_pairs, vocabulary):
+        for places in pair_batches(self.soup, self.pairs.lengths().tolist(), self.batch_pairs, shared=shared):
             rows = torch.tensor(np.tile(weights, (len(places), 1)), dtype=torch.float32, device=device)
             rows.requires_grad_(True)  # each pair has weights of its own, so one backward pass gives every derivative
             batch = self.pairs.batch(places).to(device)

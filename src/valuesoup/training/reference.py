@@ -8,9 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from valuesoup.soup.head import in_pieces
-from valuesoup.soup.sequences import batches_by_length
-from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
+from valuesoup.soup.shared_prompt import pair_batches, response_log_probs, shares_prompts
 from valuesoup.training.rows import TokenPairs
 
 if TYPE_CHECKING:
@@ -43,10 +41,7 @@ def pair_log_probs(
     device = soup.model.get_input_embeddings().weight.device
     shared = shares_prompts(soup, pairs.longest())
     found = np.empty((len(pairs), 2))
-    # Apart, a pair is two sequences, each at most as long as the row of both.
-    lengths = (1 if shared else 2) * pairs.lengths()
-    vocabulary = 0 if in_pieces(soup) else soup.model.config.get_text_config().vocab_size
-    for places in batches_by_length(lengths.tolist(), batch_pairs, vocabulary):
+    for places in pair_batches(soup, pairs.lengths().tolist(), batch_pairs, shared=shared):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             sums = response_log_probs(soup, weights, pairs.batch(places).to(device), shared=shared)
         found[places] = torch.stack(sums, 1).double().cpu().numpy()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valuesoup.config import RunConfig
 from valuesoup.configfile import dump_config, load_config
 from valuesoup.errors import UserError, did_you_mean
+from valuesoup.pipeline.environment import environment
 from valuesoup.pipeline.inputs import RewardRef
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.store import Artifact, Node, Progress, RunLog, Store, run_graph, topological, write_atomic
@@ -100,7 +101,7 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
             (out / RESULTS).unlink(missing_ok=True)  # of another configuration
             write_atomic(out / CONFIG, text)
         log = RunLog(out / LOG)
-        log.write("run", seed=config.seed, stages=len(topological(plan.targets())))
+        log.write("run", seed=config.seed, stages=len(topological(plan.targets())), **environment())
         with progress.showing():
             artifacts = run_graph(plan.targets(), open_store(out), progress, log, jobs)
             finished = _finish(out, plan, artifacts)

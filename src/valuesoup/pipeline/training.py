@@ -73,7 +73,9 @@ def reference(
     found = np.full((len(listed), 2), np.nan)
     tokens = tokenise(listed, tokenizer, min(max_length, position_limit(model.config)))
     with work.task(len(tokens), "pairs") as task:
-        found[tokens.places] = pair_log_probs(soup, weights, tokens, bf16=bf16, on_done=task.advance)
+        found[tokens.places] = pair_log_probs(
+            soup, weights, tokens, bf16=bf16, on_done=task.advance, say=work.progress.say
+        )
     save_log_probs(work.out, listed.ids, found)
 
 
@@ -280,6 +282,7 @@ def _fit(
             seed=seed,
             task=task,
             penalty=penalty,
+            say=work.progress.say,
         )
     (work.out / "curves.json").write_text(json.dumps(list(trained.curves)))
     if penalty is not None:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from valuesoup.errors import RunError
 from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.soup.vector import ValueVector
-from valuesoup.store.files import write_atomic
 from valuesoup.training.checkpoints import last_checkpoint, load_state, save_state
+from valuesoup.training.fitting import Fitting, Undo, remember_gradients
+from valuesoup.training.flow import Flow
 from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
 from valuesoup.training.rows import LengthGroups, SideBySide, TrainingRows, pair_batch
 from valuesoup.training.settings import TrainingSettings
@@ -61,6 +63,7 @@ class PreferenceTrainer(Trainer):
         names: Sequence[str],
         settings: TrainingSettings,
         penalty: "Decorrelation | None" = None,
+        say: Callable[[str], None] = warnings.warn,
         **rest: Any,
     ):
         """Prepare.
@@ -71,6 +74,7 @@ class PreferenceTrainer(Trainer):
             names: The vectors that ``rows.vector`` counts.
             settings: Of the loss: β and ρ.
             penalty: Added to the loss: the dependence between vectors.
+            say: Told when fewer rows are computed at a time, because memory is short.
             rest: What transformers.Trainer takes.
         """
         # Training and validation rows each make their own batches.
@@ -80,6 +84,7 @@ class PreferenceTrainer(Trainer):
         self.beta = settings.beta
         self.rho = settings.likelihood
         self.penalty = penalty
+        self.fitting = Fitting(say)
         # The loss divides by the rows of the whole step itself (see get_batch_samples), so Trainer must not.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[float]] = {"train": [], "eval": []}
@@ -116,6 +121,24 @@ class PreferenceTrainer(Trainer):
         """Return the batches of a step and the number of their rows: a short last batch then has no more weight."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return samples, sum(len(inputs["row"]) for inputs in samples)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Add the gradients of a batch and return its share of the step's loss."""
+        step = super().training_step
+        found = self.fitting.each(inputs, lambda piece: step(model, piece, num_items_in_batch), self._remember)
+        return torch.stack([loss for _, loss in found]).sum()
+
+    def _remember(self) -> Undo:
+        sums, seen = dict(self._sums), dict(self._seen)
+        gradients = remember_gradients(self.soup.parameters_of(self.names))
+
+        def undo() -> None:
+            self._sums, self._seen = sums, seen
+            gradients()
+
+        return undo
 
     def compute_loss(
         self,
@@ -215,7 +238,8 @@ class PreferenceTrainer(Trainer):
         """Return the loss of a validation batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+            found = self.fitting.each(inputs, lambda piece: self.compute_loss(model, piece).detach(), self._remember)
+        return torch.stack([size / len(inputs["row"]) * loss for size, loss in found]).sum(), None, None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -225,40 +249,6 @@ class PreferenceTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         for name in self.names:
             load_state(self.soup, name, Path(resume_from_checkpoint) / name)
-
-
-class _Flow(TrainerCallback):
-    """Decides when to log, validate and save, and keeps the vectors of the best validation loss."""
-
-    def __init__(self, trainer_of: list[PreferenceTrainer], every: int, logs: int, best: Path, task: "Task | None"):
-        self.trainer_of = trainer_of
-        self.every = every
-        self.logs = logs
-        self.best = best
-        self.task = task
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        last = state.global_step >= state.max_steps
-        validate = last or state.global_step % self.every == 0
-        control.should_log = validate or state.global_step % self.logs == 0
-        control.should_evaluate = validate and self.trainer_of[0].eval_dataset is not None
-        control.should_save = validate
-        if self.task is not None:
-            self.task.update(state.global_step)
-        return control
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
-    ) -> None:
-        record = self.best / "best.json"
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"loss": math.inf}
-        if metrics["eval_loss"] < known["loss"]:
-            trainer = self.trainer_of[0]
-            for name in trainer.names:
-                save_state(trainer.soup, name, self.best / name)
-            write_atomic(record, json.dumps({"step": state.global_step, "loss": metrics["eval_loss"]}))
 
 
 def train_vectors(
@@ -272,6 +262,7 @@ def train_vectors(
     seed: int,
     task: "Task | None" = None,
     penalty: "Decorrelation | None" = None,
+    say: Callable[[str], None] = warnings.warn,
 ) -> Trained:
     """Train vectors of a soup and return those of the best validation loss.
 
@@ -288,10 +279,11 @@ def train_vectors(
         seed: Of the order of the rows and of the dropout.
         task: Shows the steps.
         penalty: Added to the loss: the dependence between vectors.
+        say: Told when fewer pairs are computed at a time, because memory is short; the gradients stay the same.
 
     Raises:
-        RunError: The loss became NaN (the step and the pairs are named), or the stored reference log-probabilities
-            are not those of this base.
+        RunError: The loss became NaN (the step and the pairs are named), the stored reference log-probabilities are
+            not those of this base, or memory does not suffice for one pair.
     """
     held_out = validation if validation is not None and len(validation) else None
     per_epoch = math.ceil(len(rows) / settings.batch_size)
@@ -341,9 +333,10 @@ def train_vectors(
         names,
         settings,
         penalty,
+        say,
         args=arguments,
         eval_dataset=held_out,
-        callbacks=[_Flow(holder, every, logs, best, task)],
+        callbacks=[Flow(holder, every, logs, best, task)],
     )
     holder.append(trainer)
     for callback in ("PrinterCallback", "ProgressCallback"):

@@ -1,0 +1,78 @@
+"""Batches that memory does not suffice for: computed in halves, with the same loss and gradients."""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from valuesoup.errors import RunError
+from valuesoup.limits import out_of_memory
+
+Undo: TypeAlias = Callable[[], None]
+
+
+@dataclass
+class Fitting:
+    """How many rows fit into memory at once, as far as was seen.
+
+    Attributes:
+        say: Told, in a sentence, when there are fewer from now on.
+        rows: The most of a forward pass.
+    """
+
+    say: Callable[[str], None]
+    rows: int = sys.maxsize
+
+    def each(
+        self, inputs: dict[str, Tensor], compute: Callable[[dict[str, Tensor]], Tensor], remember: Callable[[], Undo]
+    ) -> list[tuple[int, Tensor]]:
+        """Compute a batch, in as few pieces as fit.
+
+        Args:
+            inputs: Tensors with a first dimension of rows.
+            compute: Is given the same for some rows.
+            remember: Called before each piece; what it returns undoes a piece that failed on its way.
+
+        Returns:
+            Rows and result of each piece.
+
+        Raises:
+            RunError: Memory does not suffice for one row.
+        """
+        count, start = len(inputs["row"]), 0
+        found: list[tuple[int, Tensor]] = []
+        while start < count:
+            piece = {name: tensor[start : start + self.rows] for name, tensor in inputs.items()}
+            size = len(piece["row"])
+            undo = remember()
+            try:
+                found.append((size, compute(piece)))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise RunError(
+                        f"memory does not suffice to train on one pair ({error}); lower max_length, or set "
+                        "gradient_checkpointing."
+                    ) from error
+                undo()
+                torch.cuda.empty_cache()
+                self.rows = size // 2
+                self.say(f"memory does not suffice for {size} pairs at a time: {self.rows} from here on")
+            else:
+                start += size
+        return found
+
+
+def remember_gradients(parameters: Iterable[nn.Parameter]) -> Undo:
+    """Return what puts gradients back to what they are now, after a backward pass that ended on its way."""
+    before = [(parameter, None if parameter.grad is None else parameter.grad.clone()) for parameter in parameters]
+
+    def undo() -> None:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+
+    return undo

@@ -99,7 +99,7 @@ def test_a_row_among_newcomers_is_written_as_if_alone(kind: str, temperature: fl
 def test_logits_on_the_way_are_those_of_the_plain_forward_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     soup = soup_of(family(kind))
     seen: dict[int, list[torch.Tensor]] = {}
-    take = generation_module._Queue._take
+    take = generation_module.Queue._take
 
     def record(self: Any, slots: Any, logits: torch.Tensor) -> None:
         for slot, row in zip(slots, logits, strict=True):
@@ -107,7 +107,7 @@ def test_logits_on_the_way_are_those_of_the_plain_forward_pass(kind: str, monkey
                 seen.setdefault(self.slots[slot].place, []).append(row.clone())
         take(self, slots, logits)
 
-    monkeypatch.setattr(generation_module._Queue, "_take", record)
+    monkeypatch.setattr(generation_module.Queue, "_take", record)
     rows = sorted(many_rows(count=9, seed=3), key=lambda row: -len(row.prompt))
     answers = generate(soup, rows, max_new_tokens=LONGEST, batch_rows=5)
     for place, (row, answer) in enumerate(zip(rows, answers, strict=True)):

@@ -158,108 +158,153 @@ def _in_turn(
 ) -> Iterator[tuple[int, Answer]]:
     """Write one queue after another, each composed where its rows have weights in common."""
     for (weights, _), places in queues.items():
-        mine = [rows[place] for place in places]
         policy = soup if weights is None else Composed(soup, weights)
-        queue = _Queue(policy, mine, max_new_tokens, temperature, size, on_shrink)
-        for place, answer in queue.answers():
-            yield places[place], answer
+        longest = max(len(rows[place].prompt) for place in places) + max_new_tokens
+        queue = Queue(policy, longest, size, on_shrink)
+        for place in places:
+            queue.join(Writing(place, rows[place], max_new_tokens, temperature))
+        while queue.busy():
+            yield from queue.advance()
         size = queue.size  # what did not fit once is not tried again
 
 
 @dataclass
-class _Writing:
-    """A row in a slot."""
+class Writing:
+    """A row on its way: it waits, or is being written in a slot.
+
+    Attributes:
+        place: By which its answer is known; of rows put back for lack of memory, lower ones begin first.
+        row: What to answer.
+        limit: The longest answer, in tokens.
+        temperature: 0 takes the likeliest token.
+        tokens: Written so far.
+    """
 
     place: int
     row: Row
-    draws: list[float]
+    limit: int
+    temperature: float
     tokens: list[int] = field(default_factory=list)
+    draws: list[float] = field(default_factory=list, repr=False)
+
+    def begin(self) -> None:
+        """Start at the first token, with the row's own draws."""
+        self.tokens, self.draws = [], []
+        if self.temperature > 0:
+            self.draws = np.random.Generator(np.random.Philox(self.row.seed)).random(self.limit).tolist()
 
 
-class _Queue:
-    """Rows that wait, rows being written in slots of one forward pass, and how they move on."""
+class Queue:
+    """Rows that wait, rows being written in slots of one forward pass, and how they move on.
+
+    Rows may join and leave between two steps. Whoever uses it calls :meth:`advance` while it is :meth:`busy`.
+    """
 
     def __init__(
-        self,
-        soup: "Soup | Composed",
-        rows: Sequence[Row],
-        max_new_tokens: int,
-        temperature: float,
-        size: int,
-        on_shrink: Callable[[str], None],
+        self, soup: "Soup | Composed", longest: int, size: int, on_shrink: Callable[[str], None] = warnings.warn
     ) -> None:
+        """Make an empty queue.
+
+        Args:
+            soup: The soup, or a composed one.
+            longest: Tokens of the longest prompt with its answer that will join.
+            size: Rows in a forward pass.
+            on_shrink: Called with a sentence when fewer rows are written at a time from there on.
+
+        Raises:
+            RunError: Memory does not suffice for one row.
+        """
         self.soup = soup
-        self.rows = rows
-        self.limit = max_new_tokens
-        self.temperature = temperature
         self.size = size
         self.on_shrink = on_shrink
         self.ends = _end_tokens(soup)
         self.device = soup.model.get_input_embeddings().weight.device
-        longest = max((len(row.prompt) for row in rows), default=0) + max_new_tokens
         try:
             self.cache = (SlotCache if keeps_slots(soup, longest) else BatchCache)(soup)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise _too_short(error) from error
             raise
-        self.waiting = deque(range(len(rows)))
-        self.slots: list[_Writing | None] = []
+        self.waiting: deque[Writing] = deque()
+        self.slots: list[Writing | None] = []
         self.weights = torch.empty(0)
-        self.done: list[tuple[int, Answer]] = []
+        self._told = size
+        self._done: list[tuple[int, Answer]] = []
 
-    def answers(self) -> Iterator[tuple[int, Answer]]:
-        told = self.size
-        while self.waiting or self.live():
-            try:
-                self._advance()
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if len(self.slots) == 1:
-                    raise _too_short(error) from error
-                self._shrink()
-            else:
-                if self.size < told:
-                    self.on_shrink(f"memory does not suffice for {told} answers at a time: {self.size} from here on")
-                    told = self.size
-            # What was done before memory ran short counts as well.
-            done, self.done = self.done, []
-            yield from done
+    def join(self, writing: Writing) -> None:
+        """Let a row wait for a slot."""
+        self.waiting.append(writing)
+
+    def leave(self, place: int) -> None:
+        """Let go of a row, waiting or being written; its slot is free from here on."""
+        self.waiting = deque(writing for writing in self.waiting if writing.place != place)
+        self.slots = [None if writing is not None and writing.place == place else writing for writing in self.slots]
+
+    def busy(self) -> bool:
+        """Return whether any row waits or is being written."""
+        return bool(self.waiting or self.live())
 
     def live(self) -> list[int]:
+        """Return the slots whose rows are being written."""
         return [slot for slot, writing in enumerate(self.slots) if writing is not None]
+
+    def advance(self) -> list[tuple[int, Answer]]:
+        """Let rows into free slots, or write a token of every row; return the answers done with it, by place.
+
+        Raises:
+            RunError: Memory does not suffice for one row.
+        """
+        try:
+            self._advance()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(self.slots) == 1:
+                raise _too_short(error) from error
+            self._shrink()
+        else:
+            if self.size < self._told:
+                self.on_shrink(f"memory does not suffice for {self._told} answers at a time: {self.size} from here on")
+                self._told = self.size
+        # What was done before memory ran short counts as well.
+        done, self._done = self._done, []
+        return done
 
     @torch.inference_mode()
     def _advance(self) -> None:
-        """Fill or drop free slots when there are enough of them, then write a token of every row."""
+        """Fill, add or drop slots when there is reason to, else write a token of every row."""
         live = self.live()
         if not live:
             self.slots = [None] * min(self.size, len(self.waiting))
             self.cache.open(len(self.slots))
-            self.weights = torch.zeros(len(self.slots), len(self.rows[0].weights), device=self.device)
+            self.weights = torch.zeros(len(self.slots), len(self.waiting[0].row.weights), device=self.device)
+        elif self.cache.refills and self.waiting and len(self.slots) < self.size:
+            self._keep(live, min(len(self.waiting), self.size - len(live)))
+            live = self.live()
         if len(self.slots) - len(live) >= FREE_SHARE * len(self.slots):
             if self.waiting and (not live or self.cache.refills):
                 self._admit([slot for slot, writing in enumerate(self.slots) if writing is None])
                 return
-            self.cache.keep(live)
-            self.weights = self.weights[torch.tensor(live, device=self.device)]
-            self.slots = [self.slots[slot] for slot in live]
+            self._keep(live)
             live = self.live()
         state = [(w.tokens[-1], len(w.row.prompt) + len(w.tokens) - 1) if w else (0, 0) for w in self.slots]
         tokens, positions = torch.tensor(state, device=self.device).unbind(1)
         self._take(range(len(self.slots)), self.cache.step(live, tokens, positions, self.weights))
 
+    def _keep(self, live: Sequence[int], free: int = 0) -> None:
+        """Drop all slots but the live ones, which come first, and add free ones."""
+        slots = [*live, *([live[0]] * free)]  # a free slot may hold anything
+        self.cache.keep(slots)
+        self.weights = self.weights[torch.tensor(slots, device=self.device)]
+        self.slots = [*(self.slots[slot] for slot in live), *[None] * free]
+
     def _admit(self, free: Sequence[int]) -> None:
         """Let waiting rows into free slots."""
         slots = free[: len(self.waiting)]
         for slot in slots:
-            place = self.waiting.popleft()
-            row = self.rows[place]
-            draws: list[float] = []
-            if self.temperature > 0:
-                draws = np.random.Generator(np.random.Philox(row.seed)).random(self.limit).tolist()
-            self.slots[slot] = _Writing(place, row, draws)
+            writing = self.waiting.popleft()
+            writing.begin()
+            self.slots[slot] = writing
         rows = [self._at(slot).row for slot in slots]
         weights = torch.tensor([row.weights for row in rows], dtype=torch.float32, device=self.device)
         self.weights[torch.tensor(slots, device=self.device)] = weights
@@ -271,24 +316,32 @@ class _Queue:
 
     def _take(self, slots: Sequence[int], logits: Tensor) -> None:
         """Choose the next token of each row from its logits, and let go the answers that are done with it."""
-        if self.temperature == 0:
+        temperatures = {writing.temperature for slot in slots if (writing := self.slots[slot]) is not None}
+        for temperature in temperatures:
+            mine = [
+                at
+                for at, slot in enumerate(slots)
+                if (writing := self.slots[slot]) is not None and writing.temperature == temperature
+            ]
+            self._go_on([slots[at] for at in mine], logits if len(mine) == len(slots) else logits[mine], temperature)
+
+    def _go_on(self, slots: Sequence[int], logits: Tensor, temperature: float) -> None:
+        if temperature == 0:
             tokens = logits.argmax(-1).tolist()
         else:
-            writings = [self.slots[slot] for slot in slots]
-            draws = [w.draws[len(w.tokens)] if w else 0.0 for w in writings]
-            tokens = _choose(logits, torch.tensor(draws, dtype=torch.float64, device=self.device), self.temperature)
+            writings = [self._at(slot) for slot in slots]
+            draws = [writing.draws[len(writing.tokens)] for writing in writings]
+            tokens = _choose(logits, torch.tensor(draws, dtype=torch.float64, device=self.device), temperature)
         for slot, token in zip(slots, tokens, strict=True):
-            writing = self.slots[slot]
-            if writing is None:
-                continue
+            writing = self._at(slot)
             finished = token in self.ends
             if not finished:
                 writing.tokens.append(token)
-            if finished or len(writing.tokens) == self.limit:
-                self.done.append((writing.place, Answer(tuple(writing.tokens), finished)))
+            if finished or len(writing.tokens) == writing.limit:
+                self._done.append((writing.place, Answer(tuple(writing.tokens), finished)))
                 self.slots[slot] = None
 
-    def _at(self, slot: int) -> _Writing:
+    def _at(self, slot: int) -> Writing:
         writing = self.slots[slot]
         assert writing is not None
         return writing
@@ -296,7 +349,8 @@ class _Queue:
     def _shrink(self) -> None:
         """Halve the number of slots and put the rows under way back where they came from."""
         self.size = len(self.slots) // 2
-        self.waiting.extendleft(sorted((self._at(slot).place for slot in self.live()), reverse=True))
+        back = sorted((self._at(slot) for slot in self.live()), key=lambda writing: writing.place, reverse=True)
+        self.waiting.extendleft(back)
         self.slots = []
         self.cache.open(0)
         if self.device.type == "cuda":

@@ -1,6 +1,8 @@
 """valuesoup: one base model, several human values, a soup whose trade-off is a dial."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -12,11 +14,13 @@ _HOMES = {
     "Soup": "valuesoup.soup",
     "ValueVector": "valuesoup.soup",
     "audit": "valuesoup.pipeline.audit",
+    "export": "valuesoup.export",
     "hypervolume": "valuesoup.evaluation.frontier",
     "load_config": "valuesoup.configfile",
     "load_pairs": "valuesoup.data",
     "open_run": "valuesoup.pipeline.run",
     "pareto": "valuesoup.evaluation.frontier",
+    "pick": "valuesoup.pipeline.picking",
     "run": "valuesoup.pipeline.run",
     "score": "valuesoup.rewards",
     "threshold": "valuesoup.consistency",
@@ -33,13 +37,26 @@ if TYPE_CHECKING:
     from valuesoup.data import load_pairs as load_pairs
     from valuesoup.evaluation.frontier import hypervolume as hypervolume
     from valuesoup.evaluation.frontier import pareto as pareto
+    from valuesoup.export import export as export
     from valuesoup.pipeline.audit import audit as audit
+    from valuesoup.pipeline.picking import pick as pick
     from valuesoup.pipeline.run import open_run as open_run
     from valuesoup.pipeline.run import run as run
     from valuesoup.rewards import RewardTable as RewardTable
     from valuesoup.rewards import score as score
     from valuesoup.soup import Soup as Soup
     from valuesoup.soup import ValueVector as ValueVector
+
+
+class _FrontPage(ModuleType):
+    """Lets a public name that a room has too, such as ``export``, stay the public one once the room is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontPage
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,10 @@ import tiny_run
 from valuesoup import __version__
 from valuesoup.worlds.errands import pairs as errands
 
-COMMANDS = ("demo", "run", "audit", "status", "report")
+COMMANDS = (
+    *("demo", "init", "run", "status", "report", "compare", "judge", "check"),
+    *("audit", "methods", "pick", "export", "explore", "doctor"),
+)
 
 
 def valuesoup(tmp_path: Path, *arguments: str | Path) -> tuple[int, str, str]:

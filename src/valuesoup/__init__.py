@@ -1,8 +1,6 @@
 """valuesoup: one base model, several human values, a soup whose trade-off is a dial."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -14,7 +12,7 @@ _HOMES = {
     "Soup": "valuesoup.soup",
     "ValueVector": "valuesoup.soup",
     "audit": "valuesoup.pipeline.audit",
-    "export": "valuesoup.export",
+    "export": "valuesoup.shipping",
     "hypervolume": "valuesoup.evaluation.frontier",
     "load_config": "valuesoup.configfile",
     "load_pairs": "valuesoup.data",
@@ -37,26 +35,15 @@ if TYPE_CHECKING:
     from valuesoup.data import load_pairs as load_pairs
     from valuesoup.evaluation.frontier import hypervolume as hypervolume
     from valuesoup.evaluation.frontier import pareto as pareto
-    from valuesoup.export import export as export
     from valuesoup.pipeline.audit import audit as audit
     from valuesoup.pipeline.picking import pick as pick
     from valuesoup.pipeline.run import open_run as open_run
     from valuesoup.pipeline.run import run as run
     from valuesoup.rewards import RewardTable as RewardTable
     from valuesoup.rewards import score as score
+    from valuesoup.shipping import export as export
     from valuesoup.soup import Soup as Soup
     from valuesoup.soup import ValueVector as ValueVector
-
-
-class _FrontPage(ModuleType):
-    """Lets a public name that a room has too, such as ``export``, stay the public one once the room is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _FrontPage
 
 
 def __getattr__(name: str) -> Any:

@@ -211,3 +211,78 @@ def test_those_that_left_a_race_do_not_widen_the_extent() -> None:
 def test_combined_results_are_json_without_nan() -> None:
     combined = combine([simple({"base": 0.1, "p": float(np.float64(0.2))}, seed) for seed in range(3)])
     assert json.loads(json.dumps(combined, allow_nan=False)) == combined
+
+
+def optimism(drop: float) -> dict[str, Any]:
+    return {"drop": {value: {"mean": drop, "low": None, "high": 1.0} for value in "ab"}, "validation": 0.5, "test": 0.4}
+
+
+def test_optimism_is_combined_where_every_seed_has_a_frontier() -> None:
+    runs = [simple({"p": 0.1, "q": 0.2}, seed) for seed in range(2)]
+    for seed, one in enumerate(runs):
+        one["methods"]["p"]["optimism"] = optimism(0.1 + 0.2 * seed)
+        one["methods"]["q"]["optimism"] = optimism(0.1) if seed else None
+    methods = combine(runs)["methods"]
+    assert methods["p"]["optimism"]["drop"]["a"]["mean"] == pytest.approx(0.2)
+    assert methods["p"]["optimism"]["drop"]["b"]["each"] == pytest.approx([0.1, 0.3])
+    assert methods["p"]["optimism"]["test"]["mean"] == pytest.approx(0.4)
+    assert methods["q"]["optimism"] is None
+
+
+def test_signs_of_over_optimisation_belong_to_the_balanced_candidate_of_each_seed() -> None:
+    def quality(kl: float, perplexity: float | None) -> dict[str, Any]:
+        return {"fluency": 0.9, "kl": kl, "perplexity": perplexity, "repetition": 0.2}
+
+    runs = []
+    for seed in range(2):
+        rows = [row("p", "even", [1, 1], weights(0.5, 0.5), quality=quality(2.0 + seed, None if seed else 3.0))]
+        rows.append(row("p", "steep", [2, 0], weights(0.9, 0.1), quality=quality(9.0, 9.0)))
+        runs.append(run({"p": 0.1}, rows, seed=seed))
+    (point,) = combine(runs)["points"]
+    assert point["signs"]["kl"]["each"] == [2.0, 3.0]
+    assert point["signs"]["repetition"]["mean"] == pytest.approx(0.2)
+    assert point["signs"]["perplexity"] is None, "one seed has none"
+
+
+def test_conflict_and_connectivity_are_combined_per_pair_of_values_where_every_seed_has_them() -> None:
+    def found(cosine: float | None, gaps: list[float], *more: str) -> dict[str, Any]:
+        between = [{"first": "a", "second": "b", "cosine": cosine, "ceiling": 0.9}]
+        ladder = [{"weight": k, "gap": {"mean": gap}} for k, gap in enumerate(gaps)]
+        path = {"first": "a", "second": "b", "squared_distance": 4.0, "curvature": {"mean": 2.0}, "ladder": ladder}
+        return {
+            "conflict": {"all pairs": {"pairs": {}, "between": between}, **{name: {"between": []} for name in more}},
+            "connectivity": {"p": {"pairs": {}, "paths": [path]}},
+        }
+
+    runs = [
+        simple({"p": 0.1}, 0, **found(0.1, [0.0, 0.2, -0.3, 0.0], "p")),
+        simple({"p": 0.1}, 1, **found(0.3, [0.0, 0.5, -0.3, 0.0])),
+    ]
+    combined = combine(runs)
+    assert list(combined["conflict"]) == ["all pairs"]
+    assert combined["conflict"]["all pairs"][0]["cosine"]["each"] == [0.1, 0.3]
+    (path,) = combined["connectivity"]["p"]
+    assert (path["first"], path["second"]) == ("a", "b")
+    assert path["largest_gap"]["each"] == [-0.3, 0.5], "the gap furthest from zero, with its sign"
+    assert path["curvature"]["mean"] == 2.0 and path["squared_distance"]["mean"] == 4.0
+    undefined = [runs[0], simple({"p": 0.1}, 1, **found(None, [0.0, 0.1]))]
+    assert combine(undefined)["conflict"]["all pairs"][0]["cosine"] is None
+
+
+def test_correlations_that_every_seed_has_are_combined() -> None:
+    def rows(*parts: tuple[str, str | None, float]) -> list[dict[str, Any]]:
+        return [
+            {"over": over, "dataset": dataset, "first": "a", "second": "b", "count": 9, "mean": mean}
+            for over, dataset, mean in parts
+        ]
+
+    first = simple({"p": 0.1}, 0, correlation=rows(("gaps", "a", 0.2), ("answers", None, -0.5)))
+    second = simple({"p": 0.1}, 1, correlation=rows(("answers", None, -0.7)))
+    (found,) = combine([first, second])["correlation"]
+    assert (found["over"], found["dataset"]) == ("answers", None)
+    assert found["correlation"]["each"] == [-0.5, -0.7]
+
+
+def test_runs_without_diagnostics_are_combined_without_them() -> None:
+    combined = combine([simple({"p": 0.1}, seed) for seed in range(2)])
+    assert (combined["conflict"], combined["connectivity"], combined["correlation"]) == ({}, {}, [])

@@ -311,7 +311,7 @@ def test_a_method_off_its_frontier_is_left_out_and_said(tmp_path: Path) -> None:
         row["on_frontier"] = row["method"] != "vc-soup"
     case = Case(finished, JudgeSettings(NOBODY_THERE))
     assert case.left_out == {"vc-soup": "no candidate on its frontier has answered the test prompts"}
-    with pytest.raises(UserError, match=r"'vc-soup' .* cannot be judged"):
+    with pytest.raises(UserError, match=r"'vc-soup' .* cannot be compared"):
         Case(finished, JudgeSettings(NOBODY_THERE, methods=["vc-soup"]))
 
 
@@ -331,6 +331,22 @@ def test_weights_written_otherwise_are_told(text: str) -> None:
 def test_an_address_that_is_none_is_told(url: str, model: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         judge_endpoint(url, model, "KEY", 8)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_is_a_positive_number_of_seconds(timeout: float) -> None:
+    assert judge_endpoint("http://a/v1", "m", "KEY", 8, 7.5).timeout == 7.5
+    with pytest.raises(UserError, match="the judge's timeout is wrong: input should be"):
+        judge_endpoint("http://a/v1", "m", "KEY", 8, timeout)
+
+
+def test_a_request_that_hangs_is_given_up_after_the_timeout_and_tried_again(tmp_path: Path) -> None:
+    with serving(lambda text, before: oracle(text) if before else "hang") as served:
+        endpoint = judge_endpoint(served.url, "m", "NO_KEY", 8, 0.2).model_copy(update={"retries": 2})
+        case = Case(world_run(tmp_path), JudgeSettings(endpoint, methods=["vc-soup"], baselines=["base"], limit=2))
+        judged = case.decide(Progress())
+    assert sum(row["unanswered"] for row in judged["comparisons"]) == 0
+    assert len(served.asked) == 2 * len(set(served.asked))
 
 
 def test_a_run_that_changed_since_is_not_shown_by_what_was_said_before(tmp_path: Path) -> None:

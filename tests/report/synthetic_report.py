@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from valuesoup.data.pairs import Message
+from valuesoup.evaluation.frontier import pareto
 from valuesoup.report.model import (
     Answer,
     ConflictPair,
@@ -17,6 +18,7 @@ from valuesoup.report.model import (
     ReportData,
     SampleAnswers,
 )
+from valuesoup.search import simplex_grid
 
 NAMES = ("helpful", "harmless", "honest", "concise", "kind")
 METHODS = ("dpo", "soup", "vc-soup")
@@ -318,4 +320,59 @@ def many_methods(n: int = 2, count: int = len(MANY)) -> ReportData:
         dependence=dependence if pairs else {},
         expansions={m: {"policy": expansion(n, grown[m])} for m in shown if m in grown} if pairs else {},
         curves={f"{m}/{k}": curve(7 * i + k) for i, m in enumerate(shown) for k in range(shown[m][1])},
+    )
+
+
+@cache
+def landscape(n: int = 3, count: int = 5, steps: int = 10, samples: int = 8, words: int = 60) -> ReportData:
+    """A report of methods that each mix the whole grid of weights, every candidate tested and answering."""
+    rng = np.random.default_rng(2)
+    values = list(NAMES[:n])
+    grid = simplex_grid(n, steps)
+    zero = dict.fromkeys(values, 0.0)
+    candidates = [candidate("base", "base", zero, dict.fromkeys(values, -0.6))]
+    names = list(MANY)[-count:]
+    for m, method in enumerate(names):
+        reach = np.sqrt(grid) * (0.6 + 0.08 * m) + rng.normal(0, 0.02, grid.shape) - 0.3
+        keep = pareto(reach)
+        for weights, scores, on in zip(grid.tolist(), reach.tolist(), keep.tolist(), strict=True):
+            own = dict(zip(values, weights, strict=True))
+            name = ",".join(f"{value}={weight:.3g}" for value, weight in own.items())
+            told = dict(zip(values, scores, strict=True))
+            quality = {"fluency": 0.9, "kl": 1 + float(np.max(weights)), "tokens": 20.0, "perplexity": 1.6}
+            quality |= {"repetition": 0.01, "distinct_1": 0.03, "distinct_2": 0.06, "truncated": 0.0}
+            candidates.append(candidate(f"{method}/{name}", method, own, told, on_frontier=on, quality=quality))
+    volumes = {name: 0.3 + 0.08 * m for m, name in enumerate(names)}
+    methods = {
+        name: {
+            "hypervolume": {"value": value, "low": value - 0.03, "high": value + 0.03},
+            **{"trainings": n, "train_seconds": 60.0, "evaluate_seconds": 30.0, "trained_pairs": 1000 * n},
+        }
+        for name, value in volumes.items()
+    }
+    lexicon = np.array(
+        ["rope", "climb", "slowly", "check", "partner", "rain", "warm", "rest", "first", "then", "ask", "expert"]
+    )
+    answers = [
+        SampleAnswers(
+            messages(f"How do I climb rock number {k} safely?"),
+            {
+                one["id"]: Answer(" ".join(rng.choice(lexicon, words)) + ".", dict.fromkeys(values, 0.4))
+                for one in candidates
+            },
+        )
+        for k in range(samples)
+    ]
+    full = results(n) | {"candidates": candidates, "methods": methods, "filters": {}}
+    full["geometry"] = {name: {"cosine": 0.1 * m, "l2": 1.2, "hsic": 0.02} for m, name in enumerate(names)}
+    middle = [next(one["id"] for one in candidates if one["method"] == name and one["on_frontier"]) for name in names]
+    return report_data(
+        n,
+        results=full,
+        title="Methods over the whole simplex",
+        answers=answers,
+        representatives=["base", *middle],
+        gaps={v: gap_table(n, j, 400) for j, v in enumerate(values)},
+        geometry={},
+        curves={},
     )

@@ -30,7 +30,10 @@ def seed_results(n: int, seed: int) -> dict[str, Any]:
             {
                 **{"id": name if method == "base" else f"{method}/{name}", "method": method, "weights": weights},
                 **{"outside_simplex": outside, "validation": estimates, "test": estimates, "on_frontier": True},
-                "quality": {"fluency": 0.9, "kl": 1.0, "tokens": 20.0},
+                "quality": {
+                    **{"fluency": 0.9, "kl": 1.0 + seed, "tokens": 20.0, "truncated": 0.0},
+                    **{"perplexity": 4.0 + seed / 10, "repetition": 0.1},
+                },
             }
         )
 
@@ -49,8 +52,8 @@ def seed_results(n: int, seed: int) -> dict[str, Any]:
             add(method, ",".join(f"{x:.3g}" for x in raw), weigh(raw), scores(raw, height))
     for k, raw in enumerate(np.random.default_rng(5).uniform(0, 1, (9, n))):
         add("cube", str(k), weigh(raw), scores(raw, 0.7), outside=True)
-    for method, pairs in GROWN.items():
-        add(method, "all", None, np.full(n, 0.4 + pairs / 200) + rng.normal(0, 0.02, n))
+    for method, added in GROWN.items():
+        add(method, "all", None, np.full(n, 0.4 + added / 200) + rng.normal(0, 0.02, n))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     level = dict(zip(methods, np.linspace(0.1, 0.9, len(methods)), strict=True))
     counted = {method: sum(row["method"] == method for row in rows) for method in methods}
@@ -63,8 +66,12 @@ def seed_results(n: int, seed: int) -> dict[str, Any]:
                 "hypervolume": {"value": level[name] + float(rng.normal(0, 0.02)), "low": 0.0, "high": 1.0},
                 "trainings": counted[name] if name in ("trained", "each") else 0 if name == "base" else min(n, 1),
                 **{"trained_pairs": 100, "train_seconds": 10.0 + seed, "expand_seconds": 0, "evaluate_seconds": 2.0},
+                "optimism": {
+                    "drop": {v: {"mean": 0.1 * k + 0.01 * seed, "low": None, "high": None} for v in values},
+                    **{"validation": 0.5, "test": 0.4},
+                },
             }
-            for name in methods
+            for k, name in enumerate(methods)
         },
         "filters": {
             name: {v: {"tau": tau, "pairs": 100, "kept": 50 - seed, "undefined": 0} for v in values}
@@ -75,10 +82,35 @@ def seed_results(n: int, seed: int) -> dict[str, Any]:
             for name, shift in (("merge", -0.1), ("kept-0", 0.3), ("kept-7", 0.6))
             if pairs
         },
+        "conflict": {
+            name: {"pairs": {}, "between": [conflict(a, b, cosine + seed / 100) for a, b in pairs]}
+            for name, cosine in (("all pairs", -0.2), ("kept-7", 0.7))
+            if pairs
+        },
+        "connectivity": {
+            name: {"pairs": {}, "paths": [path(a, b, gap - seed / 100) for a, b in pairs]}
+            for name, gap in (("merge", 0.3), ("each", 0.3), ("kept-7", -0.4))
+            if pairs
+        },
+        "correlation": [
+            {"over": over, "dataset": dataset, "first": a, "second": b, "mean": 0.1 * k + seed / 100, "count": 9}
+            for k, (over, dataset) in enumerate((("gaps", values[0]), ("answers", None)))
+            for a, b in pairs
+        ],
         "expansions": {name: {"policy": dict(expansion(n, added).counts)} for name, added in GROWN.items()},
         "reference_point": dict.fromkeys(values, -0.7),
         "best_point": dict.fromkeys(values, 1.1),
     }
+
+
+def conflict(a: str, b: str, cosine: float) -> dict[str, Any]:
+    return {"first": a, "second": b, "cosine": cosine, "low": None, "high": None, "ceiling": 0.9}
+
+
+def path(a: str, b: str, gap: float) -> dict[str, Any]:
+    """A path whose gap is largest in the middle, and a little of the other sign beside it."""
+    ladder = [{"weight": x, "gap": {"mean": y}} for x, y in ((0, 0.0), (0.25, -gap / 10), (0.5, gap), (1, 0.0))]
+    return {"first": a, "second": b, "squared_distance": 4.0, "curvature": {"mean": -2 * gap}, "ladder": ladder}
 
 
 def run_data(n: int, seed: int) -> ReportData:

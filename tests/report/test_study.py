@@ -31,7 +31,9 @@ from valuesoup.report.study import (
 from valuesoup.report.study_summary import summarise_study
 
 HOSTILE = "</script><script>alert('x')</script>"
-EVERY = {"seeds", "frontiers", "weights", "thresholds", "geometry", "dependence", "pass-at-n", "added-pairs"}
+BETWEEN = {"weights", "geometry", "dependence", "gradient-conflict", "connectivity", "correlation"}
+"""Figures that take two values."""
+EVERY = {"seeds", "frontiers", "thresholds", "pass-at-n", "added-pairs", "optimism", "signs"} | BETWEEN
 
 
 def figures(study: StudyData) -> dict[str, Figure]:
@@ -104,14 +106,14 @@ def test_every_figure_that_has_data_is_drawn_for_n_values_and_any_number_of_seed
         if table.rows:
             drawn.add(name)
             assert figure.chart(study, table).to_dict() and figure.caption(study, table)
-    assert drawn == EVERY if n > 1 else drawn == EVERY - {"weights", "geometry", "dependence"}
+    assert drawn == EVERY if n > 1 else drawn == EVERY - BETWEEN
     assert all("interval" in caption(study, name) for name in ("seeds", "frontiers"))
     assert ("one seed, which gives no interval" in caption(study, "seeds")) == (seeds == 1)
 
 
 def test_one_value_and_one_seed_make_a_page(tmp_path: Path) -> None:
     path = write_study(study_data(1, 1, runs=[], families=[], expanding=[]), tmp_path)
-    assert set(specs(path)) == {"seeds", "frontiers", "added-pairs"}
+    assert set(specs(path)) == {"seeds", "frontiers", "added-pairs", "optimism", "signs"}
     assert "one seed" in visible(path)
 
 
@@ -119,7 +121,7 @@ def test_a_study_without_filters_layers_or_expansions_shows_nothing_of_them() ->
     full = study_data(2, runs=[replace(run_data(2, 0), geometry={}, dependence={}, expansions={})] * 3, families=[])
     bare = replace(full, combined={**full.combined, "expansions": {}}, expanding=[])
     drawn = {name for name in figures(bare) if rows(bare, name)}
-    assert drawn == {"seeds", "frontiers", "weights"}
+    assert drawn == EVERY - {"thresholds", "geometry", "dependence", "pass-at-n", "added-pairs"}
     assert not any("τ" in sentence for sentence in summarise_study(bare))
 
 
@@ -211,7 +213,7 @@ def test_broken_text_is_a_caution(study: StudyData) -> None:
 
 def test_many_methods_make_a_short_summary() -> None:
     study = study_data(5, 2)
-    assert len(summarise_study(study)) <= 8
+    assert len(summarise_study(study)) <= 10
 
 
 # Tables

@@ -1,10 +1,11 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from synthetic_report import candidate, expansion, report_data
 
 from valuesoup.report.model import GapTable, ReportData
-from valuesoup.report.summary import summarise, summarise_gaps
+from valuesoup.report.summary import selection, summarise, summarise_gaps
 
 
 def volumes(**methods: tuple[float, float | None, float | None]) -> dict[str, Any]:
@@ -101,9 +102,11 @@ def test_validation_scores_are_called_a_little_too_good() -> None:
 def test_weak_reward_models_are_named() -> None:
     models = {"a": {"validation_accuracy": 0.7, "pairs": 9}, "b": {"validation_accuracy": 0.52, "pairs": 9}}
     data = ReportData(results={"schema": 1, "values": ["a", "b"], "reward_models": models})
-    assert "Reward models rank held-out pairs as labelled in 70% (a), 52% (b); b is hardly better than chance." in (
+    assert "The reward models rank held-out pairs as labelled: 70% (a), 52% (b); b is hardly better than chance." in (
         summarise(data)
     )
+    models["a"]["validation_accuracy"] = 0.5
+    assert any("; a and b are hardly better than chance." in text for text in summarise(data))
 
 
 def test_filtering_is_counted_over_the_data_sets() -> None:
@@ -117,8 +120,8 @@ def test_the_dearest_and_the_cheapest_frontier_point_are_named_with_their_traini
         results["methods"][name] |= {"trainings": trainings, "train_seconds": seconds, "frontier_points": points}
         results["methods"][name] |= {"evaluate_seconds": 5.0}
     assert (
-        "grid took 11 trainings for 10 frontier points, 11.0 s of training per point (11.5 s with evaluation); "
-        "soup took 2 trainings for 10 frontier points, 2.0 s of training per point (2.5 s with evaluation)."
+        "A frontier point costs least with soup: 2.0 s of training (2 trainings for 10 points, 2.5 s with evaluation), "
+        "and most with grid: 11.0 s of training (11 trainings for 10 points, 11.5 s with evaluation)."
     ) in summarise(ReportData(results=results))  # type: ignore[arg-type]
 
 
@@ -130,17 +133,21 @@ def test_frontier_points_outside_the_simplex_are_counted_per_method() -> None:
     candidates = [cube(0, True), cube(1, True), cube(2, False), cube(3, True, on_frontier=False)]
     candidates.append(candidate("s", "soup", {"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0}))
     text = summarise(ReportData(results={"schema": 1, "values": ["a", "b"], "candidates": candidates}))
-    assert "Outside the simplex lie 2 of the 3 frontier points of cube." in text
+    assert "Weights outside the simplex: 2 of the 3 frontier points of cube." in text
 
 
 def test_an_expansion_is_summed_up() -> None:
     text = summarise(report_data(2, expansions={"mora": {"policy": expansion(2, 40)}}))
-    assert "Prompt expansion: mora added 40 pairs from 120 single-reward of 200 prompts." in text
+    assert (
+        "Prompt expansion: mora mined 200 prompts, found 120 single-reward ones (good under one value only), and "
+        "gained 40 pairs from them."
+    ) in text
     both = {"policy": expansion(2, 40), "policy again": expansion(2, 30)}
     text = summarise(report_data(2, expansions={"mora": both, "other": both}))
     assert (
-        "Prompt expansion: mora and other added 70 pairs from 240 single-reward of 400 prompts in 2 expansions." in text
-    )
+        "Prompt expansion: mora and other mined 400 prompts in 2 expansions, found 240 single-reward ones (good under "
+        "one value only), and gained 70 pairs from them."
+    ) in text
 
 
 def test_an_audit_is_summed_up_from_the_gaps() -> None:
@@ -163,3 +170,81 @@ def test_a_paired_difference_decides_where_there_is_one() -> None:
     )
     results["differences"][0]["high"] = 0.02
     assert "which includes zero: this run does not tell them apart" in first(results)
+
+
+def test_every_hypervolume_at_zero_ranks_nobody() -> None:
+    assert first(volumes(soup=(0.0, 0.0, 0.0), vc=(0.0, 0.0, 0.0))).startswith("Every hypervolume is 0")
+
+
+def duel(**methods: list[list[float]]) -> ReportData:
+    """Frontiers of the given points; the first method has the largest hypervolume."""
+    values = ["a", "b", "c", "d", "e"][: len(next(iter(methods.values()))[0])]
+    results = volumes(**{name: (1.0 - 0.1 * k, None, None) for k, name in enumerate(methods)})
+    rows = [
+        candidate(f"{name}{k}", name, None, dict(zip(values, point, strict=True)))
+        for name, points in methods.items()
+        for k, point in enumerate(points)
+    ]
+    return ReportData(results={**results, "values": values, "candidates": rows})  # type: ignore[typeddict-item]
+
+
+def domination(data: ReportData) -> list[str]:
+    return [text for text in summarise(data) if "dominate" in text]
+
+
+BY = "is dominated by a point of vc that is at least as good on every value and better on one"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_method_that_is_beaten_at_every_point_is_named(n: int) -> None:
+    low, high = [0.1] * n, [0.2] * n
+    assert domination(duel(vc=[high], soup=[low])) == [f"Every frontier point of soup {BY}."]
+    assert domination(duel(vc=[high], soup=[low], dpo=[low])) == [f"Every frontier point of both other methods {BY}."]
+
+
+def test_a_method_that_keeps_one_point_is_not_dominated() -> None:
+    data = duel(vc=[[0.5, 0.1], [0.1, 0.5]], soup=[[0.4, 0.1], [0.3, 0.3]], dpo=[[0.0, 0.0]])
+    assert domination(data) == [f"Every frontier point of dpo {BY}; not so of soup."]
+    assert domination(duel(vc=[[0.5, 0.1]], soup=[[0.1, 0.5]], dpo=[[0.2, 0.4]])) == [
+        "vc dominates no other method: each has a frontier point which no point of vc beats."
+    ]
+    assert domination(duel(vc=[[0.5, 0.1]], soup=[[0.5, 0.1]])) == [  # equal is not better
+        "vc does not dominate soup: that has a frontier point which no point of vc beats."
+    ]
+
+
+def test_one_value_or_one_method_has_nobody_to_dominate() -> None:
+    assert domination(duel(vc=[[0.5]], soup=[[0.1]])) == []
+    assert domination(duel(vc=[[0.5, 0.5]])) == []
+
+
+def moved(base: dict[str, float] | None, **methods: dict[str, float]) -> str:
+    """The sentence on selection, from the drops of each method (positive: lower on test)."""
+    all_ = {**({"base": base} if base else {}), **methods}
+    results = volumes(**dict.fromkeys(all_, (0.5, None, None)))
+    results["values"] = list(next(iter(methods.values())))
+    for name, drops in all_.items():
+        drop = {value: {"mean": mean, "low": None, "high": None} for value, mean in drops.items()}
+        results["methods"][name]["optimism"] = {"drop": drop, "validation": 0.6, "test": 0.6 - max(drops.values())}
+    return selection(ReportData(results=results))  # type: ignore[arg-type]
+
+
+def test_what_the_choice_promised_too_much_is_told_beside_the_base() -> None:
+    assert moved({"a": 0.02, "b": -0.1}, vc={"a": 0.12, "b": -0.1}, soup={"a": 0.02, "b": -0.1}) == (
+        "From validation, where they were chosen, to test, frontiers change on average by −0.07 on a, +0.10 on b (1 is "
+        "about the range of all scores); the base, which nothing chose, by −0.02 on a, +0.10 on b. Against the base "
+        "they lose 0.05 on a: luck of the choice, or chance. The hypervolume of vc falls most: from 0.600 to 0.480."
+    )
+
+
+def test_a_rise_is_no_luck_and_one_method_is_named() -> None:
+    assert moved({"a": -0.1}, vc={"a": -0.2}) == (
+        "From validation, where they were chosen, to test, the frontier of vc changes by +0.20 on a (1 is about the "
+        "range of all scores); the base, which nothing chose, by +0.10 on a. Against the base they lose nothing: the "
+        "choice shows no luck."
+    )
+
+
+def test_without_the_base_nothing_is_said_of_luck() -> None:
+    assert "Against the base" not in moved(None, vc={"a": 0.2, "b": 0.0})
+    assert selection(ReportData(results=volumes(vc=(0.5, 0.4, 0.6)))) == ""  # type: ignore[arg-type]

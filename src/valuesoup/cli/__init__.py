@@ -5,19 +5,25 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from valuesoup.cli import evidence, running
+from valuesoup.cli import evidence, exploring, running, starting, using
 from valuesoup.cli.app import app
 from valuesoup.errors import ValuesoupError
 
 COMMANDS = (
     running.demo,
+    starting.init,
     running.run,
     running.status,
     running.report,
     evidence.compare,
     evidence.judge,
+    evidence.check,
     evidence.audit,
     evidence.methods,
+    using.pick,
+    using.export,
+    exploring.explore,
+    starting.doctor,
 )
 """In the order of the help."""
 

@@ -53,6 +53,9 @@ def judge(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Test prompts per value; by default all.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 8,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a request is given up, to be tried again.")
+    ] = 120.0,
     templates: Annotated[Path | None, typer.Option(help="Folder of your own questions, VALUE.txt.")] = None,
     write_templates: Annotated[Path | None, typer.Option(help="Write the default questions there, to edit.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask without confirmation.")] = False,
@@ -69,7 +72,7 @@ def judge(
             print(file)
         return
     settings = judging.JudgeSettings(
-        endpoint=judging.judge_endpoint(url, model, key_env, concurrency),
+        endpoint=judging.judge_endpoint(url, model, key_env, concurrency, timeout),
         methods=methods or (),
         baselines=baseline or (),
         weights=read_weights(weights) if weights else {},
@@ -85,6 +88,53 @@ def judge(
         judged = docket.decide(progress)
     print_judged(judged, screen)
     print(f"report: {write_judged(docket)}")
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Held-out text: a .txt or data file, a folder, a hub id. Repeatable. By default what a base "
+            "pretrained in the run has not seen."
+        ),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(help="Also run this, with {model} and {out} as folders, on the base and each candidate."),
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Method, or a candidate's id, to check; by default all. Repeatable.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="VALUE=WEIGHT,…: candidates to take; by default the most balanced.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of texts that are folders or on the hub.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each text; by default all.")] = None,
+) -> None:
+    """Measure what alignment cost the base model: perplexity on held-out text, or any evaluation command."""
+    from valuesoup.pipeline.compared import read_weights
+    from valuesoup.pipeline.run import open_run
+    from valuesoup.regression import check as check_run
+    from valuesoup.report.assemble import write_run_report
+    from valuesoup.report.regression import print_checked
+    from valuesoup.store import Progress
+
+    screen = console()
+    progress = Progress(screen)
+    with progress.showing():
+        found = check_run(
+            run,
+            texts or (),
+            command,
+            methods=methods or (),
+            weights=read_weights(weights) if weights else None,
+            split=split,
+            limit=limit,
+            progress=progress,
+        )
+    print_checked(found, screen)
+    print(f"report: {write_run_report(open_run(run))}")
 
 
 def audit(

@@ -68,11 +68,11 @@ def export(
     push: Annotated[str | None, typer.Option(help="owner/name: upload it to the hub as well.")] = None,
 ) -> None:
     """Write a model to ship: an exact adapter, a merged model or adapters for vLLM, checked, with its card."""
-    from valuesoup.export import check_push
-    from valuesoup.export import export as export_policies
-    from valuesoup.export import push as push_to_hub
     from valuesoup.pipeline.compared import read_weights
     from valuesoup.report.using_text import print_exported
+    from valuesoup.shipping import check_push
+    from valuesoup.shipping import export as export_policies
+    from valuesoup.shipping import push as push_to_hub
     from valuesoup.store import Progress
 
     if push is not None:

@@ -1,7 +1,7 @@
 """Results over seeds combined: means with Student intervals, differences between methods paired by seed."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -11,6 +11,10 @@ from valuesoup.errors import UserError
 
 Results = Mapping[str, Any]
 """The content of a ``results.json``."""
+Over = Callable[[Iterable[float | None]], dict[str, Any] | None]
+"""A figure over seeds as a JSON value, None where a seed lacks it."""
+SIGNS = ("kl", "perplexity", "repetition", "tokens", "truncated")
+"""Signs of over-optimisation that are combined, of what ``quality`` holds in ``results.json``."""
 
 
 class Spread(NamedTuple):
@@ -52,7 +56,8 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
     Hypervolumes are those of each run, in its own box. A difference between two methods is taken within each run
     first. ``points`` holds, per method, its most balanced frontier candidate (that whose worst value, in the box of
     its run, is best), and each policy of a method without a dial. ``candidates`` holds every candidate that all runs
-    have, by its validation scores. ``extent`` is how far a method's candidates reach, in units of the box.
+    have, by its validation scores. ``extent`` is how far a method's candidates reach, in units of the box. Diagnostics
+    are combined where every run has them.
 
     Args:
         runs: The parsed ``results.json`` of each seed, at least one.
@@ -90,6 +95,7 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
                 "title": first["methods"][name]["title"],
                 "hypervolume": over(run["methods"][name]["hypervolume"]["value"] for run in runs),
                 "extent": over(_extent(run, name) for run in runs),
+                "optimism": _optimism([run["methods"][name].get("optimism") for run in runs], values, over),
                 **{
                     cost: over(run["methods"][name][cost] for run in runs)
                     for cost in ("trainings", "trained_pairs", "train_seconds", "expand_seconds", "evaluate_seconds")
@@ -122,6 +128,9 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
             }
             for name, expansions in first["expansions"].items()
         },
+        "conflict": _between(runs, "conflict", "between", ("cosine", "ceiling"), over),
+        "connectivity": _between(runs, "connectivity", "paths", tuple(_PATHS), over),
+        "correlation": _correlation(runs, over),
         "points": _points(runs, values, over),
         "candidates": _candidates(runs, values, over),
     }
@@ -139,7 +148,7 @@ def balanced(run: Results, method: str) -> Mapping[str, Any] | None:
     return max(mine, key=worst) if mine else None
 
 
-def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[dict[str, Any]]:
+def _points(runs: Sequence[Results], values: Sequence[str], over: Over) -> list[dict[str, Any]]:
     points = []
     for name in runs[0]["methods"]:
         single = [
@@ -164,12 +173,68 @@ def _points(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[d
                             float(np.mean([row["test"][value]["mean"] for value in values])) for row in rows
                         ),
                         "fluency": over((row["quality"] or {}).get("fluency") for row in rows),
+                        "signs": {sign: over((row["quality"] or {}).get(sign) for row in rows) for sign in SIGNS},
                     }
                 )
     return points
 
 
-def _candidates(runs: Sequence[Results], values: Sequence[str], over: Any) -> list[dict[str, Any]]:
+def _optimism(each: Sequence[Any], values: Sequence[str], over: Over) -> dict[str, Any] | None:
+    """Combine what a method's frontier lost from validation to test; None where a seed has no frontier."""
+    if not all(each):
+        return None
+    drops = {value: over(one["drop"][value]["mean"] for one in each) for value in values}
+    return {"drop": drops, **{part: over(one[part] for one in each) for part in ("validation", "test")}}
+
+
+def _largest_gap(path: Mapping[str, Any]) -> float:
+    """Return the merging gap between two vectors that is furthest from 0, with its sign."""
+    return float(max((rung["gap"]["mean"] for rung in path["ladder"]), key=abs))
+
+
+_PATHS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "squared_distance": lambda path: path["squared_distance"],
+    "curvature": lambda path: path["curvature"]["mean"],
+    "largest_gap": _largest_gap,
+}
+
+
+def _between(
+    runs: Sequence[Results], part: str, rows: str, figures: Sequence[str], over: Over
+) -> dict[str, list[dict[str, Any]]]:
+    """Combine figures between every two values, of what all seeds have."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, of in runs[0].get(part, {}).items():
+        for row in of[rows]:
+            pair = (row["first"], row["second"])
+            same = [_pair(run.get(part, {}).get(name, {}).get(rows, ()), pair) for run in runs]
+            if all(same):
+                combined = {
+                    figure: over(_PATHS[figure](one) if figure in _PATHS else one[figure] for one in same if one)
+                    for figure in figures
+                }
+                found.setdefault(name, []).append({"first": pair[0], "second": pair[1], **combined})
+    return found
+
+
+def _pair(rows: Iterable[Mapping[str, Any]], pair: tuple[str, str]) -> Mapping[str, Any] | None:
+    return next((row for row in rows if (row["first"], row["second"]) == pair), None)
+
+
+_WHICH = ("over", "dataset", "first", "second")
+
+
+def _correlation(runs: Sequence[Results], over: Over) -> list[dict[str, Any]]:
+    """Combine the correlations that every seed has."""
+    each = [{tuple(row[name] for name in _WHICH): row["mean"] for row in run.get("correlation", ())} for run in runs]
+    return [
+        {**dict(zip(_WHICH, key, strict=True)), "correlation": over(of[key] for of in each)}
+        for key in each[0]
+        if all(key in of for of in each)
+    ]
+
+
+def _candidates(runs: Sequence[Results], values: Sequence[str], over: Over) -> list[dict[str, Any]]:
     validation = [{row["id"]: row["validation"] for row in run["candidates"]} for run in runs]
     return [
         {

@@ -105,8 +105,8 @@ class Visits:
             UserError: It cannot be exported.
             RunError: It could not be written.
         """
-        from valuesoup.export import export
-        from valuesoup.export.choice import plain_name
+        from valuesoup.shipping import export
+        from valuesoup.shipping.choice import plain_name
 
         run = self.models.finished.folder
         name, count = plain_name(setting.label), 1

@@ -81,7 +81,7 @@ def comparisons(
             if isinstance(row, Mapping):
                 policies.append(_policy(finished, name, row))
             elif named:
-                raise UserError(f"'{name}' of the run in {finished.folder} cannot be judged: {row}.")
+                raise UserError(f"'{name}' of the run in {finished.folder} cannot be compared: {row}.")
             else:
                 left_out[name] = row
         return policies

@@ -55,8 +55,15 @@ class JudgeSettings:
     templates: Path | None = None
 
 
-def judge_endpoint(url: str, model: str, key_env: str, concurrency: int) -> Endpoint:
+def judge_endpoint(url: str, model: str, key_env: str, concurrency: int, timeout: float = TIMEOUT) -> Endpoint:
     """Return the judge's endpoint.
+
+    Args:
+        url: Address up to ``/v1``.
+        model: Its name there.
+        key_env: Environment variable of the key.
+        concurrency: Requests under way at a time.
+        timeout: Seconds after which an attempt is given up.
 
     Raises:
         UserError: Something of it is wrong.
@@ -67,7 +74,7 @@ def judge_endpoint(url: str, model: str, key_env: str, concurrency: int) -> Endp
             model=model,
             key_env=key_env,
             concurrency=concurrency,
-            timeout=TIMEOUT,
+            timeout=timeout,
             max_tokens=MAX_TOKENS,
         )
     except ValidationError as error:

@@ -21,6 +21,7 @@ from valuesoup.pipeline.results import candidate_id
 from valuesoup.pipeline.run import Finished
 from valuesoup.pipeline.study import Study
 from valuesoup.pipeline.training import POLICY
+from valuesoup.regression import checked_run
 from valuesoup.report.model import (
     Answer,
     ConflictPair,
@@ -30,10 +31,10 @@ from valuesoup.report.model import (
     LayerDependence,
     LayerGeometry,
     ReportData,
-    Results,
     SampleAnswers,
 )
 from valuesoup.report.page import write_audit, write_report
+from valuesoup.report.schema import Results
 from valuesoup.report.study import StudyData, families, titled, write_study
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact
@@ -81,6 +82,7 @@ def report_data(finished: Finished) -> ReportData:
         dropped={value: of["dropped"] for value, of in summary.items()},
         sizes={value: of["sizes"] for value, of in summary.items()},
         answers=_samples(plan, found, results),
+        representatives=_balanced(results),
         geometry={_title(plan, method): _layers(found[node.key]) for method, node in plan.geometry.items()},
         dependence={_title(plan, method): _dependence(plan, found, method) for method in plan.geometry},
         expansions={
@@ -91,6 +93,7 @@ def report_data(finished: Finished) -> ReportData:
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
         judged=judged_run(finished) or {},
+        checked=checked_run(finished) or {},
     )
 
 
@@ -198,9 +201,9 @@ def _curves(plan: Plan, found: Found) -> dict[str, list[CurvePoint]]:
 
 
 def _samples(plan: Plan, found: Found, results: Mapping[str, Any]) -> list[SampleAnswers]:
-    """Return some test prompts with the answers of the base and of each method's most balanced candidate."""
+    """Return some test prompts with the answers of every tested candidate."""
     config: RunConfig = plan.config
-    shown = _balanced(results)
+    shown = dict.fromkeys(row["id"] for row in results["candidates"] if row["test"])
     texts: dict[tuple[int, str], Answer] = {}
     prompts = load_prompts(found[plan.evaluated[0].test.prompts.key])
     order = np.random.default_rng(config.seed).permutation(len(prompts))[: config.evaluation.samples].tolist()

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from valuesoup.report.model import ReportData, Results, SearchResult, is_base
+from valuesoup.report.model import ReportData, is_base
+from valuesoup.report.schema import Results, SearchResult
 
 
 @dataclass(frozen=True)

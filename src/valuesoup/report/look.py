@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from valuesoup.report.model import Results, method_names
+from valuesoup.report.model import method_names
+from valuesoup.report.schema import Results
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ def theme(ink: str, muted: str, rule: str, background: str | None, font: str) ->
         },
         "text": {"color": ink, "fontSize": 12},
         "rule": {"color": ink},
+        "style": {"ring": {"color": ink, "stroke": ink}},
         "concat": {"spacing": 28},
     }
 

@@ -1,10 +1,8 @@
 """Writes the report and the audit: one HTML file that needs nothing else, and every figure as PNG, SVG and CSV."""
 
-import csv
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,27 +14,26 @@ from markupsafe import Markup
 from valuesoup.report import tables
 from valuesoup.report.expansions import expansions_table
 from valuesoup.report.judge_text import judges_table, winrates_table
-from valuesoup.report.look import PAGE_THEME, STATIC_THEME, glyph_of
+from valuesoup.report.look import PAGE_THEME, glyph_of
 from valuesoup.report.model import ReportData, is_base
+from valuesoup.report.panel import panel
+from valuesoup.report.regression import checked_tables, cost_sentence
+from valuesoup.report.static import VEGALITE, standing, write_files
 from valuesoup.report.summary import summarise, summarise_gaps
 
 if TYPE_CHECKING:
     from valuesoup.report.figures import Figure, Table
 
-# Twice the size on screen is print quality; a grid of many panels needs no more pixels than that of one page.
-PNG_SCALE = 2.0
-PNG_WIDTH = 2000
-VEGALITE = "6.4"
-
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure on the page: its specification, or, where data are missing, the sentence in its place."""
+    """A figure on the page: its specification and drawing, or, where data are missing, the sentence in its place."""
 
     name: str
     title: str
     caption: str
-    spec: dict[str, object] | None
+    spec: dict[str, Any] | None
+    standing: str = ""
 
 
 def write_report(data: ReportData, out: Path) -> Path:
@@ -51,16 +48,21 @@ def write_report(data: ReportData, out: Path) -> Path:
     """
     from valuesoup.report import figures as f
 
-    results = [f.FRONTIER, f.PARALLEL, f.HYPERVOLUME, f.OPTIMISM, f.COST, f.TRUTH, f.OVER_OPTIMISATION]
-    sections = {
-        "results": draw(results, data, out),
-        "judge": draw(f.winrate_section(data), data, out),
-        "data": draw([f.SCATTER, f.CONSISTENCY, f.RETENTION, f.MATRIX, f.CORRELATION], data, out),
-        "expansion": draw([f.PASS_AT_N, f.REWARDS, f.ADDED_PAIRS], data, out),
-        "training": draw([f.ACCURACY, f.CONFLICT, f.GEOMETRY, f.MERGING, f.DEPENDENCE, f.CURVES], data, out),
+    parts: dict[str, Sequence[Figure]] = {
+        "results": [f.FRONTIER, f.PARALLEL, f.TERNARY, f.HYPERVOLUME],
+        "judge": f.winrate_section(data),
+        "regression": f.regression_section(data),
+        "trust": [f.OPTIMISM, f.OVER_OPTIMISATION, f.TRUTH, f.ACCURACY],
+        "cost": [f.COST],
+        "data": [f.CONSISTENCY, f.RETENTION, f.CORRELATION, f.MATRIX, f.SCATTER],
+        "expansion": [f.PASS_AT_N, f.REWARDS, f.ADDED_PAIRS],
+        "training": [f.CONFLICT, f.GEOMETRY, f.MERGING, f.DEPENDENCE, f.CURVES],
     }
-    summary = [*summarise(data), *f.optimism_sentence(data)]
-    return write_page("report.html.j2", data, out / "report.html", summary, sections, optimism=f.optimism_table(data))
+    sections = {name: draw(part, data, out) for name, part in parts.items()}
+    told = panel(data)
+    page = out / "report.html"
+    summary = [*summarise(data), *cost_sentence(data.checked)]
+    return write_page("report.html.j2", data, page, summary, sections, told, optimism=f.optimism_table(data))
 
 
 def write_audit(data: ReportData, out: Path) -> Path:
@@ -88,38 +90,24 @@ def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn
         table = figure.table(data)
         if table.rows:
             spec = _spec(figure, data, table)
-            _write_files(figure.name, spec, table, folder)
-            drawn.append(Drawn(figure.name, figure.title, figure.caption(data, table), spec))
+            printed = write_files(figure.name, spec, table.rows, table.headings, folder)
+            caption, drawing = figure.caption(data, table), standing(figure.name, spec, printed)
+            drawn.append(Drawn(figure.name, figure.title, caption, spec, drawing))
         elif figure.missing:
             drawn.append(Drawn(figure.name, figure.title, figure.missing, None))
     return drawn
 
 
 def _spec(figure: "Figure", data: ReportData, table: "Table") -> dict[str, Any]:
-    from valuesoup.report.figures.base import DATA
+    from valuesoup.report.figures.base import CHOSEN, DATA
 
-    spec: dict[str, Any] = figure.chart(data, table).to_dict()
+    # What Altair would check again, the drawing finds too, and in a third of the time.
+    spec: dict[str, Any] = figure.chart(data, table).to_dict(validate=False)
     del spec["config"]  # Altair's own theme; the page and the files bring theirs
     spec["datasets"] = {**spec.get("datasets", {}), DATA: table.rows}
+    if any("id" in row for row in table.rows):
+        spec["params"] = [*spec.get("params", ()), {"name": CHOSEN, "value": ""}]
     return spec
-
-
-def _write_files(name: str, spec: dict[str, object], table: "Table", folder: Path) -> None:
-    import vl_convert
-
-    static = {**spec, "config": STATIC_THEME}
-    # No address is allowed: a specification is text of the run and must not load anything.
-    svg: str = vl_convert.vegalite_to_svg(static, vl_version=VEGALITE, allowed_base_urls=[])
-    width = re.search(r'width="(\d+)', svg)
-    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / f"{name}.png").write_bytes(
-        vl_convert.svg_to_png(svg, scale=min(PNG_SCALE, PNG_WIDTH / int(width[1])) if width else PNG_SCALE)
-    )
-    fields = list(dict.fromkeys(key for row in table.rows for key in row))
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(table.headings.get(key, key) for key in fields)
-        writer.writerows([row.get(key) for key in fields] for row in table.rows)
 
 
 @cache
@@ -155,9 +143,20 @@ def write_page(
     path: Path,
     summary: list[str],
     sections: dict[str, list[Drawn]],
+    told: Mapping[str, Any] | None = None,
     **more: tables.PageTable,
 ) -> Path:
-    """Write a page from its template, sentences, figures by section and further tables, and return its path."""
+    """Write a page from its template, and return its path.
+
+    Args:
+        template: Name of the template.
+        data: What to show.
+        path: Where to.
+        summary: Sentences at the top.
+        sections: Figures by section.
+        told: What the panel tells of each candidate, see :func:`valuesoup.report.panel.panel`; None for no panel.
+        more: Further tables, by the names that the template gives them.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -180,10 +179,13 @@ def write_page(
         label_of=tables.label_of,
         expansions_table=expansions_table,
         judge_tables=(winrates_table, judges_table),
+        checked_tables=checked_tables,
         number=tables.number,
         glyph=lambda method: glyph_of(method, data.results),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
+        linking=Markup((folder / "panel.js").read_text(encoding="utf-8")),
+        told=embedded_json(told) if told else None,
         vega=Markup(_vega()),
         specs=embedded_json({name: figure.spec for name, figure in figures.items() if figure.spec}),
         theme=embedded_json(PAGE_THEME),

@@ -151,8 +151,10 @@ def titled(combined: Mapping[str, Any]) -> dict[str, Any]:
         **combined,
         **{
             part: {titles[name]: of for name, of in combined[part].items()}
-            for part in ("methods", "geometry", "filters", "expansions")
+            for part in ("methods", "geometry", "filters", "expansions", "connectivity")
         },
+        # Beside methods there are all pairs, which no method filters.
+        "conflict": {titles.get(name, name): of for name, of in combined["conflict"].items()},
         "differences": rows("differences", "first", "second"),
         "points": rows("points", "method"),
         "candidates": rows("candidates", "method"),

@@ -21,7 +21,7 @@ def summarise_study(study: StudyData) -> list[str]:
         study: The study; one seed gives no interval, and says so.
     """
     found = [_best(study), _volumes(study), *_winners(study), _apart(study), _base(study), _fluency(study)]
-    found.append(_unsound(study))
+    found += [_unsound(study), _selection(study), _conflict(study)]
     found += [_threshold(study, series) for series in study.thresholds()[:MOST_SERIES]]
     return [sentence for sentence in found if sentence]
 
@@ -135,6 +135,36 @@ def _unsound(study: StudyData) -> str:
     if not missing:
         return ""
     return f"Not in the first table, because in some seed no candidate is on their frontier: {', '.join(missing)}."
+
+
+def _selection(study: StudyData) -> str:
+    """The frontier that lost most of its hypervolume from validation to test."""
+    known = {
+        name: of["optimism"] for name, of in study.combined["methods"].items() if name != "base" and of["optimism"]
+    }
+    lost = {name: of["validation"]["mean"] - of["test"]["mean"] for name, of in known.items()}
+    if not lost or max(lost.values()) <= 0:
+        return ""
+    worst = max(lost, key=lambda name: lost[name])
+    ends = _to([known[worst]["validation"], known[worst]["test"]], 3)
+    return f"From validation, where frontiers were chosen, to test, the hypervolume of {worst} falls most, {ends}."
+
+
+def _conflict(study: StudyData) -> str:
+    """The two values whose gradients agree least at the base, on all pairs and on those that filters keep."""
+    conflict = study.combined["conflict"]
+    raw, *filters = conflict or [""]
+    rows = [row for row in conflict.get(raw, ()) if row["cosine"]]
+    if not rows:
+        return ""
+    worst = min(rows, key=lambda row: float(row["cosine"]["mean"]))
+    pair = (worst["first"], worst["second"])
+    told = [f"{spread_text(worst['cosine'])} on {raw}"]
+    for name in filters[:MOST_LISTED]:
+        own = next((row for row in conflict[name] if (row["first"], row["second"]) == pair), None)
+        if own is not None and own["cosine"]:
+            told.append(f"{spread_text(own['cosine'])} on those that {name} keeps")
+    return f"At the base, the gradients of {pair[0]} and {pair[1]} have a cosine of {', '.join(told)}."
 
 
 def _threshold(study: StudyData, series: Series) -> str:

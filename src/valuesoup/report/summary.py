@@ -1,15 +1,21 @@
 """The report in words: sentences computed from the numbers, honest about what a run cannot tell apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuesoup.report.costs import Cost, costs, frontier_counts
 from valuesoup.report.expansions import distinct_expansions
-from valuesoup.report.model import ReportData, Volume, fluency_of, is_base, shown_scores
+from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores
+from valuesoup.report.schema import Volume
 from valuesoup.report.tables import interval, label_of, number
 
 NEAR_CHANCE = 0.55
+MOST_NAMED = 4
+"""Methods that a sentence names; of more it says how many."""
+LEAST_LUCK = 0.005
+"""Of the box: what rounds to nothing is not told as luck."""
 
 
 def summarise(data: ReportData) -> list[str]:
@@ -18,8 +24,9 @@ def summarise(data: ReportData) -> list[str]:
     Args:
         data: The report; missing parts shorten the summary.
     """
-    found = [_winner(data), _against_base(data), _low_fluency(data), _splits(data), _outside(data)]
-    found += [_price(data), _savings(data), _filtering(data), _expansion(data), _reward_models(data), _conflict(data)]
+    found = [_winner(data), _dominance(data), _against_base(data), _low_fluency(data), _splits(data)]
+    found += [selection(data), _price(data), _savings(data), _outside(data), _reward_models(data), _conflict(data)]
+    found += [_filtering(data), _expansion(data)]
     return [sentence for sentence in found if sentence]
 
 
@@ -55,6 +62,8 @@ def _winner(data: ReportData) -> str:
         return f"{ranked[0]} reaches a hypervolume of {_volume_text(best)}; there is no other method to compare with."
     text = f"{ranked[0]} has the largest hypervolume, {_volume_text(best)}"
     follower = f"{ranked[1]}, {_volume_text(volumes[ranked[1]])}"
+    if not best["value"]:
+        return "Every hypervolume is 0: no method has a sound candidate above the reference point on every value."
     if best["value"] == volumes[ranked[1]]["value"]:
         return f"{ranked[0]} and {ranked[1]} reach the same hypervolume, {_volume_text(best)}."
     if paired := _difference(data, ranked[0], ranked[1]):
@@ -81,6 +90,60 @@ def _difference(data: ReportData, first: str, second: str) -> tuple[float, float
         if (row["first"], row["second"]) == (second, first):
             return -row["value"], -row["high"], -row["low"]
     return None
+
+
+def _dominance(data: ReportData) -> str:
+    """Which methods' frontiers the method of the largest hypervolume dominates point by point, by means.
+
+    Nothing for one value, where the hypervolume says the same.
+    """
+    volumes = {
+        name: volume["value"]
+        for name, method in (data.results.get("methods") or {}).items()
+        if name != "base" and (volume := method.get("hypervolume"))
+    }
+    frontiers = _frontiers(data)
+    others = [name for name in frontiers if name in volumes]
+    best = max(others, key=lambda name: volumes[name], default="")
+    others = [name for name in others if name != best]
+    if len(data.results["values"]) < 2 or not others:
+        return ""
+    held = frontiers[best][:, None, :]
+    beaten = []
+    for name in others:
+        points = frontiers[name][None, :, :]
+        better = (held >= points).all(axis=2) & (held > points).any(axis=2)
+        if better.any(axis=0).all():
+            beaten.append(name)
+    by = f"by a point of {best} that is at least as good on every value and better on one"
+    left = [name for name in others if name not in beaten]
+    if not left:
+        every = others[0] if len(others) == 1 else f"{'both' if len(others) == 2 else 'all'} other methods"
+        return f"Every frontier point of {every} is dominated {by}."
+    if beaten:
+        many = f"{len(beaten)} of the {len(others)} other methods" if len(beaten) > MOST_NAMED else _listed(beaten)
+        return f"Every frontier point of {many} is dominated {by}; not so of {_listed(left)}."
+    if len(others) == 1:
+        return f"{best} does not dominate {others[0]}: that has a frontier point which no point of {best} beats."
+    return f"{best} dominates no other method: each has a frontier point which no point of {best} beats."
+
+
+def _frontiers(data: ReportData) -> dict[str, NDArray[np.float64]]:
+    """Per method the mean scores of its frontier, (K, n), all on test if any are, else on validation."""
+    values = data.results["values"]
+    rows = [c for c in data.results.get("candidates") or () if c["on_frontier"] and not is_base(c)]
+    split = "test" if any(shown_scores(c)[0] == "test" for c in rows) else "validation"
+    found: dict[str, list[list[float]]] = {}
+    for candidate in rows:
+        own, scores = shown_scores(candidate)
+        if own == split and all(value in scores for value in values):
+            found.setdefault(candidate["method"], []).append([scores[value]["mean"] for value in values])
+    return {name: np.array(points, dtype=np.float64) for name, points in found.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _against_base(data: ReportData) -> str:
@@ -137,10 +200,51 @@ def _splits(data: ReportData) -> str:
     return ""
 
 
+def selection(data: ReportData) -> str:
+    """What frontiers lose from validation, where they were chosen, to test, and how much of it is luck of the choice.
+
+    The base moves too, though nothing chose it: that much is a difference between the prompts.
+    """
+    found = {name: of for name, method in (data.results.get("methods") or {}).items() if (of := method.get("optimism"))}
+    methods = {name: of for name, of in found.items() if name != "base"}
+    values = data.results["values"]
+    if not methods:
+        return ""
+
+    def change(value: str) -> float:
+        return -sum(of["drop"][value]["mean"] for of in methods.values()) / len(methods)
+
+    one = f"the frontier of {next(iter(methods))} changes" if len(methods) == 1 else "frontiers change on average"
+    text = f"From validation, where they were chosen, to test, {one} by {_changes({v: change(v) for v in values})}"
+    text += " (1 is about the range of all scores)"
+    if base := found.get("base"):
+        moved = {value: -base["drop"][value]["mean"] for value in values}
+        text += f"; the base, which nothing chose, by {_changes(moved)}. "
+        luck = {value: moved[value] - change(value) for value in values}
+        lost = [f"{number(loss, 2)} on {value}" for value, loss in luck.items() if loss >= LEAST_LUCK]
+        text += f"Against the base they lose {_listed(lost)}: luck of the choice, or chance." if lost else ""
+        text += "" if lost else "Against the base they lose nothing: the choice shows no luck."
+    else:
+        text += "."
+    most = max(methods, key=lambda name: methods[name]["validation"] - methods[name]["test"])
+    if (fall := methods[most])["validation"] > fall["test"]:
+        text += f" The hypervolume of {most} falls most: from {number(fall['validation'])} to {number(fall['test'])}."
+    return text
+
+
+def _changes(moved: Mapping[str, float]) -> str:
+    return ", ".join(f"{'+' if move >= 0 else ''}{number(move, 2)} on {value}" for value, move in moved.items())
+
+
 def _outside(data: ReportData) -> str:
     points, outside = frontier_counts(data.results), frontier_counts(data.results, outside=True)
-    told = [f"{count} of the {_count(points[name], 'frontier point')} of {name}" for name, count in outside.items()]
-    return f"Outside the simplex lie {'; '.join(told)}." if told else ""
+    told = [
+        f"{'all ' if count == points[name] else f'{count} of the '}{_count(points[name], 'frontier point')} of {name}"
+        for name, count in outside.items()
+    ]
+    if not told:
+        return ""
+    return f"Weights outside the simplex: {'; '.join(told)}."
 
 
 def _price(data: ReportData) -> str:
@@ -152,9 +256,9 @@ def _price(data: ReportData) -> str:
     if not priced:
         return ""
     dearest, cheapest = (choose(priced, key=lambda item: item[0]) for choose in (max, min))
-    if dearest is cheapest:
-        return f"{_trainings(*dearest)}."
-    return f"{_trainings(*dearest)}; {_trainings(*cheapest)}."
+    if dearest[0] == cheapest[0]:
+        return f"A frontier point takes {_priced(*dearest)}."
+    return f"A frontier point costs least with {_named(*cheapest)}, and most with {_named(*dearest)}."
 
 
 def _savings(data: ReportData) -> str:
@@ -165,22 +269,25 @@ def _savings(data: ReportData) -> str:
         if search is None or search["answers"] == search["all_answers"] or search["kept"] is None:
             continue
         share = search["answers"] / search["all_answers"]
-        asked = f"{cost.method} asked for {search['answers']:,} of {search['all_answers']:,} answers ({share:.0%})"
-        of = f"{search['measured']:,} of {_count(search['candidates'], 'candidate')}, {search['left']:,} left early"
-        kept = f"its frontier is expected to keep {search['kept']:.0%} of the hypervolume that all answers of all "
-        kept += f"{_count(search['candidates'], 'candidate')} would find"
-        parts.append(f"{asked} on {of}, and {kept}")
-    if not parts:
-        return ""
-    return f"Searched, not measured whole: {'; '.join(parts)}. Frontiers are among the candidates that stayed."
+        text = f"{cost.method} asked for {search['answers']:,} of {search['all_answers']:,} answers ({share:.0%}) on "
+        of = _count(search["candidates"], "candidate")
+        text += f"{search['measured']:,} of {of} and dropped {search['left']:,} of them early; its frontier, among the "
+        text += f"candidates that stayed, is expected to keep {search['kept']:.0%} of the hypervolume that all answers "
+        parts.append(f"{text}of all {of} would find")
+    return f"Searched, not measured whole: {'; '.join(parts)}." if parts else ""
 
 
-def _trainings(each: float, cost: Cost) -> str:
-    took = f"{cost.method} took {_count(cost.trainings or 0, 'training')} for {_count(cost.points, 'frontier point')}"
+def _named(each: float, cost: Cost) -> str:
+    return f"{cost.method}: {_priced(each, cost)}"
+
+
+def _priced(each: float, cost: Cost) -> str:
+    """Seconds of training per point, from how many trainings and points, and seconds of everything per point."""
     whole = cost.per_point(cost.seconds)
     beside = "expansion and evaluation" if cost.expand else "evaluation"
-    extra = "" if whole is None else f" ({number(whole, 1)} s with {beside})"
-    return f"{took}, {number(each, 1)} s of training per point{extra}"
+    text = f"{_count(cost.trainings or 0, 'training')} for {_count(cost.points, 'point')}"
+    text += "" if whole is None else f", {number(whole, 1)} s with {beside}"
+    return f"{number(each, 1)} s of training ({text})"
 
 
 def _expansion(data: ReportData) -> str:
@@ -193,7 +300,8 @@ def _expansion(data: ReportData) -> str:
         mined, single, pairs = (sum(c.get(k, 0) for c in counts) for k in ("prompts", "single_reward", "pairs"))
         in_all = f" in {len(counts)} expansions" if len(counts) > 1 else ""
         parts.append(
-            f"{methods} added {_count(pairs, 'pair')} from {single:,} single-reward of {mined:,} prompts{in_all}"
+            f"{methods} mined {_count(mined, 'prompt')}{in_all}, found {single:,} single-reward ones "
+            f"(good under one value only), and gained {_count(pairs, 'pair')} from them"
         )
     return f"Prompt expansion: {'; '.join(parts)}." if parts else ""
 
@@ -214,11 +322,10 @@ def _reward_models(data: ReportData) -> str:
     known = {n: a for n, m in models.items() if (a := m.get("validation_accuracy")) is not None}
     if not known:
         return ""
-    text = "Reward models rank held-out pairs as labelled in " + ", ".join(
-        f"{accuracy:.0%} ({name})" for name, accuracy in known.items()
-    )
+    text = "The reward models rank held-out pairs as labelled: "
+    text += ", ".join(f"{accuracy:.0%} ({name})" for name, accuracy in known.items())
     weak = [name for name, accuracy in known.items() if accuracy < NEAR_CHANCE]
-    return text + (f"; {' and '.join(weak)} is hardly better than chance." if weak else ".")
+    return text + (f"; {_listed(weak)} {'is' if len(weak) == 1 else 'are'} hardly better than chance." if weak else ".")
 
 
 def _conflict(data: ReportData) -> str:

@@ -6,16 +6,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from valuesoup.report.costs import Cost, costs
-from valuesoup.report.model import (
-    CandidateResult,
-    Estimate,
-    ReportData,
-    Results,
-    Weights,
-    is_base,
-    shown_scores,
-    weights_text,
-)
+from valuesoup.report.model import ReportData, Weights, is_base, shown_scores, weights_text
+from valuesoup.report.schema import CandidateResult, Estimate, Results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,11 +187,15 @@ def _short_weights(row: FrontierRow, values: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of the page: headings, rows of text, and how many leading columns are words, not numbers."""
+    """A table of the page: headings, rows of text, and how many leading columns are words, not numbers.
+
+    ``ids`` are the candidates of its rows, where each row is about one.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
+    ids: Sequence[str] = ()
 
 
 def methods_table(data: ReportData) -> PageTable:
@@ -292,7 +288,7 @@ def candidates_table(data: ReportData) -> PageTable:
     ]
     truths = [f"{value} in truth" for value in known]
     headings = ("method", "weights", *values, *truths, "scored on", "P(frontier)", "fluency", "KL, nats", "tokens")
-    return PageTable(headings, rows, 2)
+    return PageTable(headings, rows, 2, [row.id for row in lines])
 
 
 def _is_low(fluency: float | None, bound: float) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from valuesoup.export.exported import Check, Exported
     from valuesoup.pipeline.picking import Picked, Score
+    from valuesoup.shipping.exported import Check, Exported
 
 LISTED = 8
 """More exported policies than this are summed up."""

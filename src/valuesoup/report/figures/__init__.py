@@ -6,9 +6,12 @@ from valuesoup.report.figures.dependence import DEPENDENCE
 from valuesoup.report.figures.diagnostics import CONFLICT, CORRELATION, MERGING, OVER_OPTIMISATION
 from valuesoup.report.figures.expansion import ADDED_PAIRS, PASS_AT_N, REWARDS
 from valuesoup.report.figures.gaps import CONSISTENCY, MATRIX, RETENTION, SCATTER
-from valuesoup.report.figures.optimism import OPTIMISM, optimism_sentence, optimism_table
+from valuesoup.report.figures.optimism import OPTIMISM, optimism_table
+from valuesoup.report.figures.parallel import PARALLEL
+from valuesoup.report.figures.regression import regression_section
 from valuesoup.report.figures.rewards import ACCURACY, TRUTH
-from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME, PARALLEL
+from valuesoup.report.figures.scores import FRONTIER, HYPERVOLUME
+from valuesoup.report.figures.ternary import TERNARY
 from valuesoup.report.figures.training import CURVES, GEOMETRY
 from valuesoup.report.figures.winrates import winrate_section
 
@@ -33,10 +36,11 @@ __all__ = [
     "RETENTION",
     "REWARDS",
     "SCATTER",
+    "TERNARY",
     "TRUTH",
     "Figure",
     "Table",
-    "optimism_sentence",
     "optimism_table",
+    "regression_section",
     "winrate_section",
 ]

@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 
 from valuesoup.report.look import method_scale
-from valuesoup.report.model import ReportData, Results
+from valuesoup.report.model import ReportData
+from valuesoup.report.schema import Results
 
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]
@@ -51,6 +52,8 @@ class Figure:
 
 
 DATA = "table"  # the name under which a specification refers to its figure's own rows
+CHOSEN = "chosen"
+"""The signal that holds the id of the candidate that the reader chose on the page; empty in the files."""
 
 
 def source(table: Table, dataset: str | None = None) -> alt.Chart:
@@ -67,6 +70,18 @@ def source(table: Table, dataset: str | None = None) -> alt.Chart:
 def extra(rows: Sequence[Row]) -> alt.Chart:
     """A chart on a few rows of its own, such as the thresholds of a histogram."""
     return alt.Chart(alt.Data(values=list(rows)))
+
+
+def ring(chart: alt.Chart, size: float = 260, **at: Any) -> alt.Chart:
+    """A ring around the point of the chosen candidate, for figures whose rows carry the field ``id``.
+
+    Args:
+        chart: With the data of the points.
+        size: Of the ring, in square pixels.
+        at: The ``x`` and ``y`` of the points.
+    """
+    chosen = chart.transform_filter(f"datum.id === {CHOSEN}")
+    return chosen.mark_point(style="ring", shape="circle", filled=False, size=size, strokeWidth=2.4).encode(**at)
 
 
 def method_colour(results: Results, only: Sequence[str] | None = None, legend: Any = alt.Undefined) -> alt.Color:
@@ -107,3 +122,21 @@ def panels(charts: Sequence[alt.TopLevelMixin], columns: int | None = None) -> a
     if len(charts) == 1:
         return charts[0]
     return alt.concat(*charts, columns=columns or (2 if len(charts) in (2, 4) else 3))
+
+
+def matrix(count: int, panel: Callable[[int, int], alt.TopLevelMixin], size: tuple[int, int]) -> alt.TopLevelMixin:
+    """A panel per two of ``count`` values: three in a row, of more values the lower triangle of a matrix.
+
+    Args:
+        count: At least 3.
+        panel: Draws value i on the horizontal axis against value j.
+        size: Width and height of a panel in pixels, for the cells above the diagonal that stay empty.
+    """
+    if count == 3:
+        return panels([panel(i, j) for i, j in value_pairs(count)])
+    cells = []
+    for j in range(1, count):
+        for i in range(count - 1):
+            empty = alt.Chart(alt.Data(values=[])).mark_point().properties(name=f"empty_{j}_{i}")
+            cells.append(panel(i, j) if i < j else empty.properties(width=size[0], height=size[1]))
+    return alt.concat(*cells, columns=count - 1).properties(usermeta={"matrix": True})

@@ -15,10 +15,12 @@ from valuesoup.report.figures.base import (
     method_shape,
     panels,
     present_methods,
+    ring,
     source,
 )
 from valuesoup.report.look import BASE_COLOUR, VALUE_COLOURS
-from valuesoup.report.model import CandidateResult, ReportData, is_base
+from valuesoup.report.model import ReportData, is_base
+from valuesoup.report.schema import CandidateResult
 from valuesoup.report.tables import interval, label_of, number
 
 ALL = "all pairs"  # what the results call the conflict without any filter
@@ -261,7 +263,8 @@ def _sign_chart(data: ReportData, table: Table) -> alt.TopLevelMixin:
                 shape=method_shape(data.results, only),
                 tooltip=[*tips, alt.Tooltip(f"{sign}:Q", title=SIGNS[sign], format=".3f")],
             )
-            charts.append(points.properties(width=220, height=190))
+            chosen = ring(chart, 240, x=points.encoding.x, y=points.encoding.y)
+            charts.append(alt.layer(points, chosen).properties(width=220, height=190))
     return panels(charts, columns=3)
 
 

@@ -1,4 +1,4 @@
-"""Selection optimism as figure, table and sentence: frontiers where they were chosen, the same candidates on test."""
+"""Selection optimism as figure and table: frontiers where they were chosen, the same candidates on test."""
 
 import altair as alt
 
@@ -6,15 +6,16 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    matrix,
     method_colour,
     method_shape,
-    panels,
     present_methods,
+    ring,
     source,
-    value_pairs,
 )
 from valuesoup.report.figures.scores import HIGHER
-from valuesoup.report.model import CandidateResult, Estimate, OptimismResult, ReportData, is_base
+from valuesoup.report.model import ReportData, is_base
+from valuesoup.report.schema import CandidateResult, Estimate, OptimismResult
 from valuesoup.report.tables import PageTable, estimate_text, label_of, number
 
 WHOLE = "whole frontier"
@@ -35,7 +36,8 @@ def _moves(data: ReportData) -> Table:
         test = candidate.get("test") or {}
         if not candidate["on_frontier"] or any(v not in test or _selected(candidate, v) is None for v in values):
             continue
-        row: Row = {"method": "base" if is_base(candidate) else candidate["method"], "candidate": label_of(candidate)}
+        row: Row = {"id": candidate["id"], "method": "base" if is_base(candidate) else candidate["method"]}
+        row["candidate"] = label_of(candidate)
         for j, value in enumerate(values):
             before = _selected(candidate, value)
             row |= {f"v{j}": before and before["mean"], f"t{j}": test[value]["mean"]}
@@ -45,7 +47,7 @@ def _moves(data: ReportData) -> Table:
     means: list[Row] = []
     for method in present_methods(Table(rows)):
         own = [row for row in rows if row["method"] == method]
-        mean: Row = {"method": method, "candidate": WHOLE}
+        mean: Row = {"id": None, "method": method, "candidate": WHOLE}
         for j in range(len(values)):
             mean |= {f"{part}{j}": sum(float(row[f"{part}{j}"] or 0) for row in own) / len(own) for part in "vt"}
         means.append(mean)
@@ -66,7 +68,7 @@ def _panel(data: ReportData, table: Table, i: int, j: int, size: tuple[int, int]
     values = data.results["values"]
     only = present_methods(table)
     scale = alt.Scale(zero=False, nice=True, padding=10)
-    across, up = f"{values[i]} {HIGHER}", f"{values[j]} {HIGHER}"
+    across, up = (f"{values[k]} {HIGHER}" if len(values) == 2 else values[k] for k in (i, j))
 
     def at(part: str) -> dict[str, alt.X | alt.Y]:
         return {
@@ -79,10 +81,12 @@ def _panel(data: ReportData, table: Table, i: int, j: int, size: tuple[int, int]
     means = chart.transform_filter(f"datum.candidate === '{WHOLE}'")
     single = chart.transform_filter(f"datum.candidate !== '{WHOLE}'")
     return alt.layer(
-        single.mark_rule(strokeWidth=1, opacity=0.25).encode(**at("v"), **ends),
+        single.mark_rule(strokeWidth=1, opacity=0.35).encode(**at("v"), **ends),
+        single.mark_point(shape="circle", filled=True, size=22, opacity=0.55).encode(**at("t")),
         means.mark_rule(strokeWidth=2.4, opacity=0.9).encode(**at("v"), **ends),
         means.mark_point(shape="circle", filled=False, size=80, strokeWidth=2).encode(**at("v")),
         means.mark_point(filled=True, size=110, opacity=1).encode(**at("t"), shape=method_shape(data.results, only)),
+        ring(source(table), 150, **at("t")),
     ).properties(width=size[0], height=size[1])
 
 
@@ -110,8 +114,10 @@ def _chart(data: ReportData, table: Table) -> alt.TopLevelMixin:
     n = len(data.results["values"])
     if n == 1:
         return _dots(data, table)
-    size = (520, 320) if n == 2 else (280, 220)
-    return panels([_panel(data, table, i, j, size) for i, j in value_pairs(n)])
+    if n == 2:
+        return _panel(data, table, 0, 1, (520, 320)).properties(usermeta={"plane": True})
+    size = (250, 220) if n == 3 else (180, 165)
+    return matrix(n, lambda i, j: _panel(data, table, i, j, size), size)
 
 
 def _caption(data: ReportData, table: Table) -> str:
@@ -152,31 +158,3 @@ def optimism_table(data: ReportData) -> PageTable:
     ]
     drops = [f"drop of {value}" for value in values]
     return PageTable(("method", "hypervolume on validation", "on test", *drops), rows)
-
-
-def optimism_sentence(data: ReportData) -> list[str]:
-    """How much of what the frontiers promised on validation they lose on test; nothing where it is not known."""
-    known = _known(data)
-    values = data.results["values"]
-    methods = {name: of for name, of in known.items() if name != "base"}
-    if not methods:
-        return []
-
-    def drops(found: list[OptimismResult]) -> str:
-        means = [sum(of["drop"][value]["mean"] for of in found) / len(found) for value in values]
-        return ", ".join(f"{value} {number(mean, 2)}" for value, mean in zip(values, means, strict=True))
-
-    text = (
-        f"From validation, where they were chosen, to test, the frontiers of {len(methods)} "
-        f"method{'' if len(methods) == 1 else 's'} drop on average by {drops(list(methods.values()))} of the box"
-    )
-    if "base" in known:
-        text += f", the base model, which nothing chose, by {drops([known['base']])}"
-    if "−" in text:
-        text += " (below zero: a rise)"
-    most = max(methods, key=lambda name: methods[name]["validation"] - methods[name]["test"])
-    fall = methods[most]
-    if fall["validation"] > fall["test"]:
-        ends = f"{number(fall['validation'])} on validation and {number(fall['test'])} on test"
-        text += f". The hypervolume of {most} falls most, {ends}"
-    return [f"{text}."]

@@ -13,6 +13,7 @@ from valuesoup.report.figures.base import (
     method_shape,
     panels,
     present_methods,
+    ring,
     source,
 )
 from valuesoup.report.look import VALUE_COLOURS, WARNING, cycle
@@ -124,7 +125,10 @@ def _truth(data: ReportData, table: Table) -> alt.TopLevelMixin:
             ],
         )
         title = f"r = {number(_agreement(table, value), 2)}"
-        charts.append(chart.properties(title=title, width=300 if len(known) > 1 else 640, height=260))
+        chosen = ring(source(table, value), x=chart.encoding.x, y=chart.encoding.y)
+        charts.append(
+            alt.layer(chart, chosen).properties(title=title, width=300 if len(known) > 1 else 640, height=260)
+        )
     return panels(charts)
 
 

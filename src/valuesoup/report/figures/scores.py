@@ -1,4 +1,4 @@
-"""Figures of what was reached: frontiers, parallel coordinates, hypervolumes."""
+"""Figures of what was reached: frontiers and hypervolumes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    matrix,
     method_colour,
     method_shape,
-    panels,
     present_methods,
+    ring,
     source,
-    value_pairs,
 )
 from valuesoup.report.look import BASE_COLOUR, WARNING
 from valuesoup.report.model import ReportData, fluency_of, is_base, shown_scores
@@ -30,7 +30,8 @@ MOST_BARS = 12  # frontier points of a method, beyond which only those on its li
 CROSSED = "M-1,-1L1,1M-1,1L1,-1"  # laid over a point whose text breaks down
 
 
-def _candidates(data: ReportData) -> Table:
+def candidate_rows(data: ReportData) -> Table:
+    """A row per candidate with scores under every value: on test those that have them, else all on validation."""
     values = data.results["values"]
     rows: list[Row] = []
     for candidate in data.results.get("candidates") or ():
@@ -103,7 +104,8 @@ def _tooltip(data: ReportData) -> list[alt.Tooltip]:
     ]
 
 
-def _full() -> dict[str, object]:
+def full_strength() -> dict[str, object]:
+    """The opacity of what is on a frontier, as a condition of an encoding."""
     return {"test": "datum.frontier || datum.method == 'base'", "value": 1}
 
 
@@ -116,9 +118,10 @@ def _crosses(data: ReportData, chart: alt.Chart, x: alt.X, y: alt.Y) -> alt.Char
 def _projection(data: ReportData, table: Table, i: int, j: int, width: int, height: int) -> alt.LayerChart:
     values = data.results["values"]
     only = present_methods(table)
-    across, up = f"{values[i]} {HIGHER}", f"{values[j]} {HIGHER}"
-    x = alt.X(f"s{i}:Q", title=across, scale=alt.Scale(zero=False, nice=True))
-    y = alt.Y(f"s{j}:Q", title=up, scale=alt.Scale(zero=False, nice=True))
+    across, up = (f"{values[k]} {HIGHER}" if len(values) == 2 else values[k] for k in (i, j))
+    ticks = alt.Axis(tickCount=6 if width > 200 else 4)
+    x = alt.X(f"s{i}:Q", title=across, scale=alt.Scale(zero=False, nice=True), axis=ticks)
+    y = alt.Y(f"s{j}:Q", title=up, scale=alt.Scale(zero=False, nice=True), axis=ticks)
     colour = method_colour(data.results, only)
     chart = source(table)
     size = 75 if len(values) == 2 or len(table.rows) <= CROWD else 36
@@ -155,9 +158,9 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
         y=y,
         color=colour,
         shape=method_shape(data.results, only),
-        opacity={"condition": _full(), "value": 0.3},
+        opacity={"condition": full_strength(), "value": 0.3},
         size={
-            "condition": [{"test": "datum.method == 'base'", "value": 2 * size}, {**_full(), "value": size}],
+            "condition": [{"test": "datum.method == 'base'", "value": 2 * size}, {**full_strength(), "value": size}],
             "value": 0.35 * size,
         },
         tooltip=_tooltip(data),
@@ -172,6 +175,7 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
     if "base" in only:
         base = chart.transform_filter("datum.method == 'base'")
         layers.append(base.mark_text(dx=10, dy=-10, align="left", text="base", fontWeight=600).encode(x=x, y=y))
+    layers.append(ring(chart, 5 * size, x=x, y=y))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -192,12 +196,13 @@ def _dots(data: ReportData, table: Table) -> alt.LayerChart:
         x=x,
         y=y,
         color=colour,
-        opacity={"condition": _full(), "value": 0.4},
+        opacity={"condition": full_strength(), "value": 0.4},
         tooltip=_tooltip(data),
     )
     layers = [rule, points]
     if any(row["low_fluency"] for row in table.rows):
         layers.append(_crosses(data, chart, x, y))
+    layers.append(ring(chart, 300, x=x, y=y))
     step = 46 if len(only) <= 6 else 34
     return alt.layer(*layers).properties(width=640, height=step * len(only) + 20)
 
@@ -206,9 +211,10 @@ def _frontier(data: ReportData, table: Table) -> alt.TopLevelMixin:
     n = len(data.results["values"])
     if n == 1:
         return _dots(data, table)
-    pairs = list(value_pairs(n))
-    width, height = (640, 420) if n == 2 else (300, 260)
-    return panels([_projection(data, table, i, j, width, height) for i, j in pairs])
+    if n == 2:
+        return _projection(data, table, 0, 1, 640, 420).properties(usermeta={"plane": True})
+    size = (250, 230) if n == 3 else (180, 165)
+    return matrix(n, lambda i, j: _projection(data, table, i, j, *size), size)
 
 
 def _share(rows: Iterable[Row], key: str) -> int:
@@ -239,7 +245,7 @@ def _frontier_caption(data: ReportData, table: Table) -> str:
         apart = any(row["joined"] and row["separate"] for row in table.rows)
         text += ", a dotted one that of a method that trains each point. " if apart else ". "
     elif n > 2:
-        text += "Each panel is a projection on two values, in which points hide that win on a third. "
+        text += "Each panel sets the rewards of two values against each other, and hides who wins on a third. "
     if outside := _share(table.rows, "outside"):
         text += f"The {outside} open points have weights {OUTSIDE}. "
     if low := _share(table.rows, "low_fluency"):
@@ -252,76 +258,10 @@ def _frontier_caption(data: ReportData, table: Table) -> str:
 FRONTIER = Figure(
     "frontier",
     "Frontiers",
-    _candidates,
+    candidate_rows,
     _frontier,
     _frontier_caption,
     "No candidate has scores under every value, so there is no frontier to draw.",
-)
-
-
-def _parallel_table(data: ReportData) -> Table:
-    """Long form: one row per candidate and value; empty for one or two values, which need no such figure.
-
-    Where many are drawn, those on the frontier are the non-dominated of all methods together.
-    """
-    values = data.results["values"]
-    wide = _candidates(data).rows if len(values) > 2 else []
-    rows: list[Row] = []
-    if len(wide) > CROWD:
-        best = pareto(np.array([[row[f"s{j}"] for j in range(len(values))] for row in wide], dtype=np.float64))
-        wide = [row | {"frontier": bool(strong)} for row, strong in zip(wide, best, strict=True)]
-    for j, value in enumerate(values if wide else ()):
-        scores = np.array([row[f"s{j}"] for row in wide], dtype=np.float64)
-        spread = float(np.ptp(scores)) or 1.0
-        rows += [
-            {
-                "id": row["id"],
-                "method": row["method"],
-                "weights": row["weights"],
-                "frontier": row["frontier"],
-                "value": value,
-                "order": j,
-                "score": row[f"s{j}"],
-                "relative": (float(score) - float(scores.min())) / spread,
-            }
-            for row, score in zip(wide, scores, strict=True)
-        ]
-    return Table(rows)
-
-
-def _parallel(data: ReportData, table: Table) -> alt.LayerChart:
-    only = present_methods(table)
-    values = list(data.results["values"])
-    base = source(table).encode(
-        x=alt.X(
-            "value:N", title=None, sort=values, axis=alt.Axis(labelAngle=0, grid=True), scale=alt.Scale(padding=0.2)
-        ),
-        y=alt.Y("relative:Q", title="score within its range (1 = best)", scale=alt.Scale(domain=[0, 1])),
-        color=method_colour(data.results, only),
-        detail="id:N",
-        opacity={"condition": {**_full(), "value": 0.85}, "value": 0.14},
-        tooltip=[
-            alt.Tooltip("method:N", title="method"),
-            alt.Tooltip("weights:N", title="weights"),
-            alt.Tooltip("value:N", title="value"),
-            alt.Tooltip("score:Q", title="score", format=".3f"),
-        ],
-    )
-    lines = base.mark_line(strokeWidth=1.8).encode(order="order:Q")
-    return alt.layer(lines, base.mark_point(filled=True, size=45)).properties(width=640, height=320)
-
-
-PARALLEL = Figure(
-    "parallel",
-    "All values at once",
-    _parallel_table,
-    _parallel,
-    lambda data, table: (
-        "One line per candidate; each value's axis runs from the worst to the best score of any candidate. "
-        "Lines that cross between two values show the conflict; faint lines are off the frontier"
-        + (" of all methods together." if len(table.rows) > CROWD * len(data.results["values"]) else ".")
-    ),
-    "",
 )
 
 

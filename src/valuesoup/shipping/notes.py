@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from valuesoup.export.check import TOLERANCE
-from valuesoup.export.choice import Choice
-from valuesoup.export.exported import ExportedPolicy
-from valuesoup.export.origin import Origin
+from valuesoup.shipping.check import TOLERANCE
+from valuesoup.shipping.choice import Choice
+from valuesoup.shipping.exported import ExportedPolicy
+from valuesoup.shipping.origin import Origin
 
 LISTED = 3
 """More policies than this are counted, not listed."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from valuesoup.data import Message
 from valuesoup.data.transcripts import render_transcript
 from valuesoup.errors import UserError
-from valuesoup.export.exported import ExportedPolicy
-from valuesoup.export.origin import Origin
 from valuesoup.pipeline.serving import BASE_NAME
+from valuesoup.shipping.exported import ExportedPolicy
+from valuesoup.shipping.origin import Origin
 
 MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What ``vllm serve --max-lora-rank`` accepts (vllm/config/lora.py, MaxLoRARanks); 1 is accepted too by newer ones."""

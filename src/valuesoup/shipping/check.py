@@ -13,11 +13,11 @@ from torch import Tensor
 
 from valuesoup.data.templates import render_answer
 from valuesoup.errors import RunError
-from valuesoup.export.exported import Check
 from valuesoup.pipeline.answering import prompt_tokens
 from valuesoup.pipeline.data import load_part, load_prompts
 from valuesoup.pipeline.run import Finished
 from valuesoup.rewards.classifier import quiet
+from valuesoup.shipping.exported import Check
 from valuesoup.soup.generation import Row, generate
 from valuesoup.soup.sequences import SequenceBatch, batches_by_length, response_logits, token_log_probs
 

@@ -12,10 +12,10 @@ import torch
 
 import valuesoup as vs
 from valuesoup.errors import RunError, UserError
-from valuesoup.export import Exported, check, export
-from valuesoup.export.choice import open_trained
 from valuesoup.pipeline.run import Finished, open_run
 from valuesoup.pipeline.serving import candidate_names
+from valuesoup.shipping import Exported, check, export
+from valuesoup.shipping.choice import open_trained
 from valuesoup.soup import ValueVector, cut
 from valuesoup.store import Progress
 

@@ -6,9 +6,9 @@ import shlex
 import pytest
 
 from valuesoup.errors import UserError
-from valuesoup.export.exported import Check, ExportedPolicy
-from valuesoup.export.origin import Origin
-from valuesoup.export.serving import check_served_rank, client_example, serve_command, served_rank
+from valuesoup.shipping.exported import Check, ExportedPolicy
+from valuesoup.shipping.origin import Origin
+from valuesoup.shipping.serving import check_served_rank, client_example, serve_command, served_rank
 
 
 def policy(name: str, rank: int) -> ExportedPolicy:

@@ -12,13 +12,13 @@ import yaml
 from markupsafe import Markup
 
 from valuesoup.config import RunConfig
-from valuesoup.export.choice import Choice
-from valuesoup.export.exported import ExportedPolicy, Form
-from valuesoup.export.origin import Origin, Source, data_sources
-from valuesoup.export.serving import client_example, serve_command, write_serve_script
 from valuesoup.methods import Method, Preset, preset
 from valuesoup.pipeline.plan import BASE
 from valuesoup.pipeline.run import Finished
+from valuesoup.shipping.choice import Choice
+from valuesoup.shipping.exported import ExportedPolicy, Form
+from valuesoup.shipping.origin import Origin, Source, data_sources
+from valuesoup.shipping.serving import client_example, serve_command, write_serve_script
 
 README = "README.md"
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~])")
@@ -143,7 +143,7 @@ def _render(
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    source = (files("valuesoup.export") / "templates" / "card.md.j2").read_text(encoding="utf-8")
+    source = (files("valuesoup.shipping") / "templates" / "card.md.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(plain=plain, fenced=fenced)
     results = finished.results

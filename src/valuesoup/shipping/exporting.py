@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from valuesoup.errors import RunError, UserError, did_you_mean
-from valuesoup.export.card import write_cards
-from valuesoup.export.check import (
+from valuesoup.pipeline.run import Finished
+from valuesoup.rewards.classifier import quiet
+from valuesoup.shipping.card import write_cards
+from valuesoup.shipping.check import (
     TOLERANCE,
     HeldOut,
     compare,
@@ -25,15 +27,13 @@ from valuesoup.export.check import (
     plain_log_probs,
     soup_log_probs,
 )
-from valuesoup.export.choice import Choice, choose, every, open_for_export, open_trained
-from valuesoup.export.exported import Check, Cut, Exported, ExportedPolicy, Form
-from valuesoup.export.merged import Merge, base_dtype
-from valuesoup.export.notes import notes_on
-from valuesoup.export.origin import Origin
-from valuesoup.export.serving import check_served_rank
-from valuesoup.export.target import fresh_folder, refuse_occupied
-from valuesoup.pipeline.run import Finished
-from valuesoup.rewards.classifier import quiet
+from valuesoup.shipping.choice import Choice, choose, every, open_for_export, open_trained
+from valuesoup.shipping.exported import Check, Cut, Exported, ExportedPolicy, Form
+from valuesoup.shipping.merged import Merge, base_dtype
+from valuesoup.shipping.notes import notes_on
+from valuesoup.shipping.origin import Origin
+from valuesoup.shipping.serving import check_served_rank
+from valuesoup.shipping.target import fresh_folder, refuse_occupied
 from valuesoup.soup import Soup, ValueVector, cut, load_model, load_tokenizer, position_limit
 from valuesoup.store import Progress
 from valuesoup.store.files import files_below

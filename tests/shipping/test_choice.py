@@ -10,10 +10,10 @@ import pytest
 import tiny_run
 from valuesoup.configfile import dump_config
 from valuesoup.errors import UserError
-from valuesoup.export.choice import choose, dials, open_for_export, plain_name
 from valuesoup.pipeline.demo import demo_config
 from valuesoup.pipeline.plan import make_plan
 from valuesoup.pipeline.run import Finished
+from valuesoup.shipping.choice import choose, dials, open_for_export, plain_name
 
 METHODS = "methods=[{preset: dpo-lw, steps: 2}, seqt, {preset: mva, points: 4}]"
 HALF = {"helpful": 0.5, "harmless": 0.5}

@@ -9,7 +9,8 @@ import torch
 
 import tiny
 from valuesoup.errors import RunError
-from valuesoup.export.check import (
+from valuesoup.pipeline.run import Finished
+from valuesoup.shipping.check import (
     HeldOut,
     _mean_divergence,
     compare,
@@ -18,7 +19,6 @@ from valuesoup.export.check import (
     plain_log_probs,
     soup_log_probs,
 )
-from valuesoup.pipeline.run import Finished
 from valuesoup.soup import Soup
 
 ROWS = HeldOut([[2, 7], [2, 9, 11, 5], [3]], [[8, 1], [12, 1], [6, 7, 8, 9, 1]], 0)

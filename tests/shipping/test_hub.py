@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from valuesoup.errors import RunError, UserError
-from valuesoup.export import check_push, push
+from valuesoup.shipping import check_push, push
 
 TOKEN = "hf_" + "x" * 20
 

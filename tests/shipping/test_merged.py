@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from valuesoup.errors import RunError, UserError
-from valuesoup.export import write_merged
+from valuesoup.shipping import write_merged
 from valuesoup.soup import Soup
 
 WEIGHTS = {"a": 0.6, "b": 0.7}

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 
-from valuesoup.export import Exported, export
-from valuesoup.export.card import fenced, plain
-from valuesoup.export.origin import Origin
 from valuesoup.pipeline.run import Finished
+from valuesoup.shipping import Exported, export
+from valuesoup.shipping.card import fenced, plain
+from valuesoup.shipping.origin import Origin
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_metadata_are_the_hubs(measured: Exported) -> None:
 
 
 def test_a_base_of_the_hub_is_named_with_the_relation(finished: Finished) -> None:
-    from valuesoup.export.card import _metadata
+    from valuesoup.shipping.card import _metadata
 
     origin = Origin("org/base", "org/base", None, False, "cpu")
     for form, relation in (("adapter", "adapter"), ("vllm", "adapter"), ("merged", "merge")):

@@ -1,8 +1,0 @@
-"""What leaves a run: exact adapters, merged models, folders to serve, each checked against the Soup, with its card."""
-
-from valuesoup.export.exported import Check, Cut, Exported, ExportedPolicy
-from valuesoup.export.exporting import export
-from valuesoup.export.hub import check_push, push
-from valuesoup.export.merged import write_merged
-
-__all__ = ["Check", "Cut", "Exported", "ExportedPolicy", "check_push", "export", "push", "write_merged"]

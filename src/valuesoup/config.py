@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from valuesoup.endpoint import GenerationServer
 from valuesoup.errors import UserError, did_you_mean
 from valuesoup.methods import COMPARED, Expanded, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
@@ -27,6 +28,9 @@ from valuesoup.search.settings import Racing
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 _Located = TypeVar("_Located", bound=BaseModel)
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator of random numbers takes."""
 
 
 class Section(BaseModel):
@@ -159,6 +163,9 @@ class GenerationConfig(Section):
     """1 draws from the policy itself, whose expected reward Eq. 4 asks for; 0 takes the likeliest token."""
     batch_rows: PositiveInt = 96
     """Answers written at once; changes the speed, and an answer only where rounding decides a token."""
+    endpoint: GenerationServer | None = Field(None, exclude_if=lambda server: server is None)
+    """An OpenAI-compatible server that writes the answers of the evaluation, of every method; by default they are
+    written here."""
 
 
 class EvaluationConfig(Section):
@@ -238,11 +245,14 @@ class MethodConfig(Section):
     @field_validator("training")
     @classmethod
     def _known(cls, training: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for name in training:
+        for name, item in training.items():
             if name == "max_length":
                 raise ValueError("max_length is the same for every method of a run")
             if name not in TrainingSettings.model_fields:
                 raise ValueError(f"there is no setting '{name}'{did_you_mean(name, TrainingSettings.model_fields)}")
+            kind = TrainingSettings.model_fields[name].annotation
+            if isinstance(item, bool) and bool not in (kind, *get_args(kind)):
+                raise ValueError(f"{name} is a number, not {str(item).lower()}")
         return training
 
     @model_validator(mode="after")
@@ -293,9 +303,9 @@ class RunConfig(Section):
     """How candidates answer."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How candidates are judged."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of splits, initialisation, the order of rows, sampling and resampling."""
-    seeds: tuple[NonNegativeInt, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """Run once per seed, each in a folder of its own, and combine the results."""
     title: str = "valuesoup"
     """Heading of the report."""

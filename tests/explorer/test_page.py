@@ -220,7 +220,7 @@ def test_the_export_button_writes_an_adapter_and_shows_its_folder_and_the_comman
 def test_a_visitor_who_stops_or_leaves_makes_place_for_the_others(
     browser: "Browser", models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("valuesoup.soup.generation._end_tokens", lambda _: set())  # no answer ends by itself
+    monkeypatch.setattr("valuesoup.soup.generation.end_tokens", lambda _: set())  # no answer ends by itself
     explorer = launch(models.finished, port=0)
     try:
         streamer = explorer.models.streamer

@@ -77,7 +77,7 @@ def test_two_visitors_at_once_get_their_own_soups_from_one_forward_pass(visits: 
 def endless(models: Models) -> Any:
     """No token ends an answer."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("valuesoup.soup.generation._end_tokens", lambda _: set())
+    patch.setattr("valuesoup.soup.generation.end_tokens", lambda _: set())
     fresh = type(models.streamer)(models.streamer.soup)
     patch.setattr(models, "streamer", fresh)
     return patch, fresh

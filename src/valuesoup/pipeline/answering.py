@@ -106,14 +106,21 @@ class Asking:
 
         return Row(self.tokens[number], tuple(self.candidates[place]), self.seeds[number])
 
-    def table(self, rows: Sequence[tuple[int, int]], answers: Sequence["Answer"]) -> Any:
-        """Return answers as an Arrow table; ``rows`` holds the places of their candidates and prompts."""
-        assert self.soup.tokenizer is not None
+    def table(
+        self, rows: Sequence[tuple[int, int]], answers: Sequence["Answer"], texts: Sequence[str] | None = None
+    ) -> Any:
+        """Return answers as an Arrow table; ``rows`` holds the places of their candidates and prompts.
+
+        ``texts`` are the answers' own where they came as texts, and what their tokens spell by default.
+        """
+        tokenizer = self.soup.tokenizer
+        assert tokenizer is not None
+        texts = texts or [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
         return pa.table(
             {
                 "candidate": pa.array([place for place, _ in rows], pa.int32()),
                 "prompt": pa.array([number for _, number in rows], pa.int32()),
-                "text": [self.soup.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers],
+                "text": texts,
                 "tokens": pa.array([list(answer.tokens) for answer in answers], pa.list_(pa.int32())),
                 "finished": [answer.finished for answer in answers],
             }

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from valuesoup.config import RunConfig
+from valuesoup.endpoint import GenerationServer
+from valuesoup.errors import UserError
 from valuesoup.methods import Single
 from valuesoup.methods.choices import Grid
 from valuesoup.pipeline import candidates as evaluating
-from valuesoup.pipeline import data, diagnostics, searching, training
+from valuesoup.pipeline import data, diagnostics, searching, serving, training
 from valuesoup.pipeline.inputs import BaseRef, function_hash
 from valuesoup.pipeline.recipes import Candidate, Recipe, make_recipe
 from valuesoup.pipeline.shared import Shared
@@ -129,9 +131,12 @@ def make_plan(config: RunConfig) -> Plan:
     """Turn a configuration into its graph of stage calls.
 
     Raises:
-        valuesoup.errors.UserError: A file or function that the configuration names does not exist.
+        valuesoup.errors.UserError: A file or function that the configuration names does not exist, or a server shall
+            write the answers of a search.
     """
-    shared = Shared.of(config)
+    # Only the evaluation is a server's: what trains a vector is written here.
+    generation = config.generation.model_copy(update={"endpoint": None})
+    shared = Shared.of(config.model_copy(update={"generation": generation}))
     recipes = {entry.name: make_recipe(shared, entry) for entry in config.methods}
     stacks = [Stack({})]
     stacks[0].add(BASE, [Candidate((), dict.fromkeys(shared.values, 0.0), BASE)], always=True)
@@ -144,6 +149,9 @@ def make_plan(config: RunConfig) -> Plan:
     filters = {method: recipe.filters for method, recipe in recipes.items() if recipe.filters}
     vectors = {method: recipe.geometry for method, recipe in recipes.items() if recipe.geometry}
     diagnosed = config.evaluation.diagnostics
+    server = config.generation.endpoint
+    names = serving.candidate_names(stacks)
+    trained = [node for stack in stacks for node in stack.vectors.values()]
     return Plan(
         config=config,
         base=shared.base,
@@ -157,22 +165,40 @@ def make_plan(config: RunConfig) -> Plan:
         conflict=diagnostics.plan_conflicts(shared, filters) if diagnosed else {},
         connectivity=diagnostics.plan_connectivity(shared, vectors) if diagnosed else {},
         stacks=stacks,
-        evaluated=[_Evaluation(shared, stack).nodes() for stack in stacks],
+        evaluated=[
+            _Evaluation(shared, stack, None if server is None else _Served(server, own, trained)).nodes()
+            for stack, own in zip(stacks, names, strict=True)
+        ],
     )
 
 
-class _Evaluation:
-    """The evaluation of one stack."""
+@dataclass(frozen=True)
+class _Served:
+    """The server that writes the answers of a stack, the candidates' names there, and every vector of the run."""
 
-    def __init__(self, shared: Shared, stack: Stack) -> None:
+    server: GenerationServer
+    names: list[str]
+    trained: list[Node]
+
+
+class _Evaluation:
+    """The evaluation of one stack, its answers by a server where there is one."""
+
+    def __init__(self, shared: Shared, stack: Stack, served: _Served | None) -> None:
         self.shared = shared
         self.config = shared.config
         self.stack = stack
+        self.served = served
         self.name = " and ".join(stack.methods)
 
     def nodes(self) -> Evaluated:
         name = self.name
         if self.stack.is_searched(self.config.evaluation.racing is not None):
+            if self.served is not None:
+                raise UserError(
+                    "evaluation.racing and weights with evaluations choose prompts and candidates as they go, which "
+                    "generation.endpoint does not serve; leave out the one or the other."
+                )
             chosen = self._search()
             validation = Measured(self._prompts("validation"), chosen, {})
         else:
@@ -255,10 +281,30 @@ class _Evaluation:
 
     def _measure(self, part: str, chosen: Node | None) -> Measured:
         prompts = self._prompts(part)
-        answers = self.shared.answers(
-            f"{self.name} answers the {part} prompts", self.stack.vectors, self.stack.candidates, chosen, prompts
-        )
+        answers = self._answers(f"{self.name} answers the {part} prompts", chosen, prompts)
         return Measured(prompts, answers, self.shared.rated(f"the {part} answers of {self.name}", answers, prompts))
+
+    def _answers(self, label: str, chosen: Node | None, prompts: Node) -> Node:
+        """Answers of the candidates, all by the same back end: no run compares those of one with those of another."""
+        if self.served is None:
+            return self.shared.answers(label, self.stack.vectors, self.stack.candidates, chosen, prompts)
+        server, generation = self.served.server, self.config.generation
+        return serving.serve_answers(
+            label,
+            base=self.shared.base,
+            vectors=self.stack.vectors,
+            candidates=self.stack.candidates,
+            names=self.served.names,
+            trained=self.served.trained,
+            chosen=chosen,
+            prompts=prompts,
+            generation=generation.model_copy(update={"batch_rows": 1}),
+            server=server,
+            extra=dict(server.extra),
+            seed=self.config.seed,
+            batch_rows=generation.batch_rows,
+            device=self.shared.device,
+        )
 
 
 def _stack_of(stacks: list[Stack], vectors: Mapping[str, Node]) -> Stack:

@@ -26,6 +26,7 @@ from valuesoup.pipeline.plan import BASE, Evaluated, Measured, Plan, Stack
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.recipes import Candidate, Recipe
 from valuesoup.pipeline.searching import search_scores
+from valuesoup.pipeline.serving import generator
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Artifact, topological
 
@@ -123,6 +124,7 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         "schema": SCHEMA,
         "values": names,
         "seed": config.seed,
+        **generator(plan, found),
         "reward_models": {value: _reward_model(plan, found, value) for value in plan.rewards},
         "filters": _filters(plan, found),
         "candidates": rows,

@@ -217,7 +217,7 @@ class Queue:
         self.soup = soup
         self.size = size
         self.on_shrink = on_shrink
-        self.ends = _end_tokens(soup)
+        self.ends = end_tokens(soup)
         self.device = soup.model.get_input_embeddings().weight.device
         try:
             self.cache = (SlotCache if keeps_slots(soup, longest) else BatchCache)(soup)
@@ -369,7 +369,8 @@ def _too_short(error: RuntimeError) -> RunError:
     return RunError(f"memory does not suffice to write one answer ({error}).")
 
 
-def _end_tokens(soup: "Soup | Composed") -> set[int]:
+def end_tokens(soup: "Soup | Composed") -> set[int]:
+    """Return the tokens that end an answer: the tokenizer's end of sequence and those of the generation settings."""
     configured = getattr(soup.model.generation_config, "eos_token_id", None)
     ends = set(configured if isinstance(configured, list) else [configured])
     if soup.tokenizer is not None:

@@ -32,6 +32,11 @@ def test_a_reward_that_never_varies_has_no_correlation(constant: float) -> None:
     assert correlation_interval(np.full((30, 3), constant), x, resamples(30, 50), 0.9) is None
 
 
+def test_a_reward_that_varies_on_one_prompt_alone_has_no_interval_where_no_resample_holds_it() -> None:
+    x = np.array([[0.0, 0.0], [0.0, 1.0]])
+    assert correlation_interval(x, x, np.zeros((3, 2), np.int64), 0.9) is None
+
+
 def test_more_answers_of_the_same_prompts_do_not_narrow_the_interval() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(2, 50, 1))

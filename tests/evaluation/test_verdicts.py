@@ -26,10 +26,10 @@ SAME = Heard(None, None, 0.0)
         ("B", "A", "loss"),
         ("A", "A", "tie"),  # for whatever stands first
         ("B", "B", "tie"),
-        ("A", "tie", "win"),  # not contradicted
-        ("tie", "B", "win"),
-        ("B", "tie", "loss"),
-        ("tie", "A", "loss"),
+        ("A", "tie", "tie"),  # not the same in both orders
+        ("tie", "B", "tie"),
+        ("B", "tie", "tie"),
+        ("tie", "A", "tie"),
         ("tie", "tie", "tie"),
         (None, "B", "invalid"),
         ("A", None, "invalid"),
@@ -49,7 +49,8 @@ def test_identical_answers_are_a_tie_and_a_missing_answer_is_no_outcome() -> Non
 def test_a_tally_worked_by_hand() -> None:
     pairs = [
         heard("A", "B", 1.0),  # win, agreed, reward agrees
-        heard("A", "tie", -2.0),  # win, reward disagrees
+        heard("A", "B", -2.0),  # win, agreed, reward disagrees
+        heard("A", "tie", 1.0),  # a winner in one order alone: a tie
         heard("B", "A", -0.5),  # loss, agreed, reward agrees
         heard("A", "A", 3.0),  # contradicted
         heard("tie", "tie", 3.0),  # agreed
@@ -60,14 +61,14 @@ def test_a_tally_worked_by_hand() -> None:
     ]
     found = tally(pairs)
     assert found == Tally(
-        wins=3, ties=4, losses=1, identical=2, invalid=1, unanswered=0, ordered=6, agreed=4,
-        decisive=9, first=6, rewarded=3, reward_agreed=2,
+        wins=3, ties=5, losses=1, identical=2, invalid=1, unanswered=0, ordered=7, agreed=5,
+        decisive=11, first=7, rewarded=3, reward_agreed=2,
     )  # fmt: skip
     summary = found.summary(0.95)
-    assert summary["win_rate"] == wilson_interval(5, 8)._asdict()
-    assert summary["win_rate"]["value"] == 0.625
-    assert summary["orders_agreement"]["value"] == pytest.approx(4 / 6)
-    assert summary["first_share"]["value"] == pytest.approx(6 / 9)
+    assert summary["win_rate"] == wilson_interval(5.5, 9)._asdict()
+    assert summary["win_rate"]["value"] == pytest.approx(5.5 / 9)
+    assert summary["orders_agreement"]["value"] == pytest.approx(5 / 7)
+    assert summary["first_share"]["value"] == pytest.approx(7 / 11)
     assert summary["reward_agreement"]["value"] == pytest.approx(2 / 3)
     assert Tally.of(summary) == found
 
@@ -122,15 +123,22 @@ def test_over_seeds_counts_are_summed_and_the_win_rate_has_a_student_interval() 
     (row,) = combined["comparisons"]
     assert (row["wins"], row["losses"]) == (14, 6)
     assert row["win_rate"]["each"] == [0.6, 0.8]
-    half = 12.7062 * math.sqrt(0.02) / math.sqrt(2)  # t of 0.975 with 1 degree of freedom
     assert row["win_rate"]["value"] == pytest.approx(0.7)
-    assert row["win_rate"]["high"] == pytest.approx(0.7 + half, abs=1e-4)
     assert row["orders_agreement"] == wilson_interval(20, 20)._asdict()
     assert combined["seeds"] == [3, 4]
     assert combined["prompts"] == {"kind": 20}
     assert combined["judges"]["kind"]["ordered"] == 20
     (alone,) = combine_judged([judged((6, 4))], [3])["comparisons"]
     assert (alone["win_rate"]["value"], alone["win_rate"]["low"]) == (0.6, None)
+
+
+def test_the_interval_over_seeds_stays_a_share() -> None:
+    (wide,) = combine_judged([judged((6, 4)), judged((8, 2))], [0, 1])["comparisons"]
+    assert (wide["win_rate"]["low"], wide["win_rate"]["high"]) == (0.0, 1.0)  # 0.7 ± 1.27
+    (near,) = combine_judged([judged((600, 400)), judged((604, 396))], [0, 1])["comparisons"]
+    half = 12.7062 * math.sqrt(2 * 0.002**2) / math.sqrt(2)  # t of 0.975 with 1 degree of freedom
+    assert near["win_rate"]["high"] == pytest.approx(0.602 + half, abs=1e-5)
+    assert near["win_rate"]["low"] == pytest.approx(0.602 - half, abs=1e-5)
 
 
 def test_a_comparison_that_some_seed_lacks_is_left_out_and_said() -> None:

@@ -160,8 +160,8 @@ def test_both_sides_answer_the_same_prompt_at_their_own_weights_and_are_scored(
         page.locator("#clear").click()
         page.wait_for_selector("#answers-A .vs-empty")
         ask(page, "   ")
-        page.wait_for_selector("#notice .vs-error")
-        assert "write a prompt first" in page.locator("#notice").inner_text()
+        page.wait_for_selector("#refusal .vs-error")
+        assert "write a prompt first" in page.locator("#refusal").inner_text()
         assert watch.errors == []
 
 
@@ -218,10 +218,11 @@ def test_the_export_button_writes_an_adapter_and_shows_its_folder_and_the_comman
 
 
 def test_a_visitor_who_stops_or_leaves_makes_place_for_the_others(
-    browser: "Browser", models: Models, monkeypatch: pytest.MonkeyPatch
+    browser: "Browser", models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("valuesoup.soup.generation.end_tokens", lambda _: set())  # no answer ends by itself
-    explorer = launch(models.finished, port=0)
+    run = shutil.copytree(models.finished.folder, tmp_path / "run")
+    explorer = launch(run, port=0)
     try:
         streamer = explorer.models.streamer
         streamer.soup.model.register_forward_pre_hook(lambda *_: time.sleep(0.02))  # as slow as a model of some size
@@ -241,6 +242,18 @@ def test_a_visitor_who_stops_or_leaves_makes_place_for_the_others(
             until(lambda: streamer.waiting == 0)
             stays.wait_for_selector("#answers-B .vs-state:text-is('stopped')")
             assert stays.locator("#answers-B .vs-answer").inner_text()
+            # What is cleared while it is written does not come back, and an export's notice outlives the answers.
+            stays.locator("#ask").click()
+            stays.wait_for_selector("#answers-B .vs-writing")
+            stays.locator(".vs-card[data-side=A] .vs-export").click()
+            stays.wait_for_selector("#notice pre", timeout=PATIENCE)
+            assert stays.locator("#answers-B .vs-writing").count() == 1
+            stays.locator("#clear").click()
+            until(lambda: streamer.waiting == 0)
+            stays.wait_for_selector("#answers-B .vs-empty")
+            time.sleep(0.3)
+            assert stays.locator(".vs-turn").count() == 0
+            assert "is in" in stays.locator("#notice").inner_text()
     finally:
         explorer.close()
 

@@ -73,6 +73,9 @@ def test_the_command_says_in_one_sentence_what_is_wrong(demo_run: tuple[Path, st
     unfinished.mkdir()
     shutil.copy(run / "config.yaml", unfinished)
     assert "has not finished; continue it with" in refused(tmp_path, unfinished)
+    (tmp_path / "study" / "seed-3").mkdir(parents=True)
+    shutil.copy(run / "config.yaml", tmp_path / "study" / "seed-3")
+    assert "explore one of its runs, such as" in refused(tmp_path, tmp_path / "study")
     assert "opens this page to others" in refused(tmp_path, run, "--host", "0.0.0.0")
     assert "opens this page to others" in refused(tmp_path, run, "--share")
     assert "--auth me needs a password; put it in" in refused(tmp_path, run, "--auth", "me")
@@ -92,11 +95,13 @@ def test_the_command_says_in_one_sentence_what_is_wrong(demo_run: tuple[Path, st
     assert done.stderr == "error: the explorer needs gradio; install it by `pip install 'valuesoup[explore]'`.\n"
 
 
-def answer(url: str, path: str = "/", host: str | None = None) -> tuple[int, dict[str, str], str]:
+def answer(
+    url: str, path: str = "/", host: str | None = None, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], str]:
     at = urlsplit(url)
     assert at.hostname and at.port
     connection = http.client.HTTPConnection(at.hostname, at.port, timeout=20)
-    connection.request("GET", path, headers={"Host": host or at.netloc})
+    connection.request(method, path, headers={"Host": host or at.netloc, **headers})
     response = connection.getresponse()
     found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
     connection.close()
@@ -117,6 +122,11 @@ def test_it_serves_this_machine_with_a_policy_asks_for_the_password_and_ends_at_
         assert answer(served.url, "/config")[0] == 401
         assert answer(served.url, host="evil.example:80")[0] == 403
         assert answer(served.url, host="localhost:1")[0] in (200, 401)
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+        for site, refused in (("cross-site", True), ("same-site", True), ("same-origin", False)):
+            asked = answer(served.url, "/gradio_api/upload", method="POST", **{"Sec-Fetch-Site": site})
+            assert ("of its own only" in asked[2]) == refused
+        assert answer(served.url, **{"Sec-Fetch-Site": "cross-site"})[0] in (200, 401), "a link to the page works"
         printed = served.interrupt()
     assert served.process.returncode == 0
     assert printed.endswith("closed.\n")

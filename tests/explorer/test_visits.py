@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from valuesoup.errors import UserError
 from valuesoup.explorer.models import Models
-from valuesoup.explorer.visits import Question, Visits
+from valuesoup.explorer.visits import Question, Visits, read_number
 from valuesoup.pipeline.answering import prompt_tokens
 
 EMPTY: dict[str, list[Any]] = {"A": [], "B": []}
@@ -132,3 +133,61 @@ def test_a_side_that_cannot_answer_says_why_and_the_page_goes_on(visits: Visits,
     assert step["A"]["scores"] == []
     *_, last = visits.answer("me", question(models, 1, 0), EMPTY)
     assert last["A"]["state"] in ("done", "cut")
+
+
+def test_what_is_cleared_while_it_is_written_ends_in_nothing(visits: Visits, models: Models) -> None:
+    patch, streamer = endless(models)
+    try:
+        mine = visits.answer("me", question(models, 1, 0, max_new_tokens=LONG), EMPTY)
+        other = visits.answer("other", question(models, 0, 1, max_new_tokens=LONG), EMPTY)
+        next(mine), next(other)
+        visits.clear("me")
+        *_, last = mine
+        assert last == {}
+        assert streamer.waiting == 2
+        assert next(other)["A"]["state"] == "writing"
+        other.close()
+        visits.clear("nobody")
+    finally:
+        streamer.close()
+        patch.undo()
+    *_, last = visits.answer("me", question(models, 1, 0), EMPTY)
+    assert last["A"]["state"] in ("done", "cut"), "what was cleared before changes nothing"
+
+
+def test_an_error_that_nobody_foresaw_ends_its_side_alone(
+    visits: Visits, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = models.ask
+
+    def fails_second(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(models, "ask", fails)
+        return ask(*given, **named)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ValueError("of a chat template")
+
+    monkeypatch.setattr(models, "ask", fails_second)
+    *_, last = visits.answer("me", question(models, 1, 0), EMPTY)
+    assert last["A"]["state"] in ("done", "cut")
+    assert last["B"]["state"] == "error"
+    assert "that failed (ValueError)" in last["B"]["answer"]
+    assert models.streamer.waiting == 0
+
+
+def test_a_reward_that_fails_costs_the_score_and_not_the_answer(
+    visits: Visits, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(models, "score", fails)
+    *_, last = visits.answer("me", question(models, 1, 0), EMPTY)
+    assert last["A"]["state"] in ("done", "cut")
+    assert last["A"]["answer"]
+    assert "no score: that failed (RuntimeError)" in last["A"]["label"]
+
+
+def test_a_number_out_of_range_is_told_in_whole_digits() -> None:
+    with pytest.raises(UserError, match=r"^the seed must be a number from 0 to 2,147,483,647\.$"):
+        read_number(None, "the seed", 0, 2**31 - 1)

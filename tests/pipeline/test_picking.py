@@ -28,8 +28,15 @@ def candidate(identity: str, means: Sequence[float], **more: Any) -> dict[str, A
         "validation": scores(means, 0.2),
         "test": scores([mean + 1 for mean in means], 0.1),
         "on_frontier": True,
+        "outside_simplex": False,
+        "quality": None,
         **more,
     }
+
+
+def method(name: str) -> dict[str, Any]:
+    costs = {"trainings": 1, "trained_pairs": 9, "train_seconds": 1.0, "expand_seconds": 0, "evaluate_seconds": 1.0}
+    return {"title": name, "hypervolume": None, "frontier_points": 1, **costs}
 
 
 def run(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 2) -> Path:
@@ -39,7 +46,8 @@ def run(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 2) -> Path:
         "schema": 1,
         "values": list(names),
         "candidates": [base, *rows],
-        "methods": {name: {} for name in dict.fromkeys(["base", *(row["method"] for row in rows)])},
+        **{"seed": 0, "filters": {}, "geometry": {}, "expansions": {}},
+        "methods": {name: method(name) for name in dict.fromkeys(["base", *(row["method"] for row in rows)])},
         "reference_point": dict.fromkeys(names, 0.0),
         "best_point": dict(zip(names, [10.0, 1.0, 1.0, 1.0, 1.0], strict=False)),
     }

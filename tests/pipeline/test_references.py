@@ -103,8 +103,9 @@ METHODS = "methods=[{preset: soup, steps: 2}, seqt, {preset: mva, mode: joint}, 
 def test_a_training_and_its_references_compute_alike_and_their_keys_say_in_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given = (METHODS, "evaluation.diagnostics=false")  # which refer to the base in float32 alone
     plain, half, auto = (
-        of_stages(config(tmp_path, METHODS, f"training.bf16={bf16}"), *TRAINED) for bf16 in ("false", "true", "auto")
+        of_stages(config(tmp_path, *given, f"training.bf16={bf16}"), *TRAINED) for bf16 in ("false", "true", "auto")
     )
     assert {node.stage.name for node in plain} == set(TRAINED)
     assert {node.key for node in auto} == {node.key for node in plain}  # on a CPU
@@ -116,14 +117,16 @@ def test_a_training_and_its_references_compute_alike_and_their_keys_say_in_what(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     for device, gpu, same in (("auto", True, half), ("auto", False, plain), ("'cuda:1'", True, half)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        found = of_stages(config(tmp_path, METHODS, f"base.device={device}"), *TRAINED)
+        found = of_stages(config(tmp_path, *given, f"base.device={device}"), *TRAINED)
         assert {node.key for node in found} == {node.key for node in same}
 
 
 def test_a_run_in_bfloat16_starts_at_ln_2(tmp_path: Path) -> None:
-    given = config(tmp_path / "data", "training.bf16=true", "training.batch_size=40", "training.learning_rate=1e-9")
+    plain = "evaluation.diagnostics=false"
+    tiny_steps = ("training.batch_size=40", "training.learning_rate=1e-9")
+    given = config(tmp_path / "data", plain, "training.bf16=true", *tiny_steps)
     run(given, tmp_path / "run")
-    exact = config(tmp_path / "data", "training.bf16=false")
+    exact = config(tmp_path / "data", plain, "training.bf16=false")
     run(exact, tmp_path / "exact")
     folder = tmp_path / "run" / "artifacts"
     for node, other in zip(references(given), references(exact), strict=True):

@@ -65,6 +65,7 @@ def test_several_files_are_read_together(tmp_path: Path) -> None:
         ({"accuracy": "high"}, "'high' for accuracy, which is no finite number"),
         ({"accuracy": True}, "'True' for accuracy, which is no finite number"),
         ('{"accuracy": NaN}', "'nan' for accuracy, which is no finite number"),
+        ({"accuracy": 10**400}, "for accuracy, which is no finite number"),
         ({"accuracy": 0.5, "accuracy_stderr": [1]}, "'\\[1\\]' for accuracy_stderr"),
         ({"results": {"arc_easy": {"alias": "arc_easy"}}}, "holds no metrics"),
         ({"results": {"arc_easy": 0.5}}, "has no table of metrics for the task 'arc_easy'"),

@@ -161,7 +161,7 @@ def report_data(n: int = 2, **changes: Any) -> ReportData:
         "title": "Three methods on a small world",
         "created": "2026-03-01 12:00 UTC",
         "config_yaml": "seed: 0\nmethods: [dpo, soup, vc-soup]\n",
-        "versions": {"valuesoup": "0.1.0", "torch": "2.13.0"},
+        "made_with": {"versions": "Python 3.11.9, valuesoup 0.1.0, torch 2.13.0"},
         "gaps": {v: gap_table(n, j) for j, v in enumerate(values)},
         "dropped": {values[0]: {"empty side": 3, "equal sides": 11}},
         "sizes": {v: {"train": 3000, "validation": 50, "test": 200} for v in values},

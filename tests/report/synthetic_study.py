@@ -152,7 +152,7 @@ def study_data(n: int = 2, seeds: int = 3, **changes: Any) -> StudyData:
         title="A study of a small world",
         created="2026-03-01 12:00 UTC",
         config_yaml="seeds: [0, 1, 2]\n",
-        versions={"valuesoup": "0.1.0"},
+        made_with={"versions": "Python 3.11.9, valuesoup 0.1.0"},
         combined=combined,
         runs=[run_data(n, seed) for seed in range(seeds)],
         pages=[str(Path(f"seed-{seed}") / "report.html") for seed in range(seeds)],

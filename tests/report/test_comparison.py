@@ -187,6 +187,7 @@ def test_the_figure_is_drawn_whatever_the_number_of_values(tmp_path: Path, n: in
     assert drawn.spec and (tmp_path / "figures" / "optimism.png").stat().st_size > 2000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_shows_what_the_choice_promised_and_what_is_left_of_it(tmp_path: Path) -> None:
     text = visible(write_report(with_optimism(2), tmp_path))
     assert "Chosen on validation, measured on test" in text

@@ -4,10 +4,15 @@ import pytest
 from synthetic_report import MANY, NAMES, candidate, curve, expansion, many_methods, profile, report_data, results
 
 from valuesoup.report import figures as f
-from valuesoup.report.figures.base import blocks
+from valuesoup.report.figures.base import Table, blocks, depth_axis
 from valuesoup.report.figures.training import MOST_NAMED
 from valuesoup.report.look import glyph_of, method_scale
 from valuesoup.report.model import LayerDependence, ReportData
+from valuesoup.report.page import specified
+from valuesoup.report.static import standing
+
+BLANK = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+"""The file of a figure that nobody looks at."""
 
 
 @pytest.mark.parametrize("n", [2, 5])
@@ -20,7 +25,7 @@ def test_every_figure_holds_twelve_methods(figure: f.Figure, n: int) -> None:
     if figure is f.PARALLEL and n == 2:
         return
     assert table.rows and figure.caption(data, table)
-    assert figure.chart(data, table).to_dict()
+    assert standing(figure.name, specified(figure, data, table), BLANK)
 
 
 def test_no_two_of_twelve_methods_share_colour_and_shape() -> None:
@@ -82,6 +87,12 @@ def test_without_a_penalty_the_dependence_is_one_panel() -> None:
 def test_a_layer_is_placed_by_the_number_in_its_name_or_by_its_order() -> None:
     assert blocks(["model.layers.11.q", "transformer.h.3", "7.up"]) == [11, 3, 7]
     assert blocks(["enc", "mid2", "enc", "dec"]) == [0, 1, 0, 2]
+
+
+def test_layers_are_counted_in_whole_numbers_and_at_most_a_dozen() -> None:
+    few = depth_axis(Table([{"block": block} for block in (2, 0, 2)])).to_dict()
+    assert (few["values"], few["format"]) == ([0, 2], "d")
+    assert depth_axis(Table([{"block": block} for block in range(32)])).to_dict()["values"] == list(range(0, 32, 3))
 
 
 def test_points_outside_the_simplex_are_marked_and_counted() -> None:

@@ -2,6 +2,7 @@ import csv
 import html
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_report import (
-    NAMES,
     candidate,
-    curve,
     expansion,
     gap_table,
     many_methods,
@@ -22,8 +21,9 @@ from synthetic_report import (
 )
 
 from valuesoup.report import write_audit, write_report
+from valuesoup.report.figures import FRONTIER
 from valuesoup.report.model import Answer, ConflictPair, GapTable, LayerDependence, ReportData, SampleAnswers
-from valuesoup.report.page import embedded_json
+from valuesoup.report.page import draw, embedded_json
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&amp;"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,14 +88,8 @@ def test_every_section_link_has_its_heading(written: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_figures_are_written_as_png_svg_and_csv_for_n_values(n: int, tmp_path: Path) -> None:
-    small = report_data(n, gaps={v: gap_table(n, j, 100) for j, v in enumerate(NAMES[:n])})
-    if n > 1:
-        grown = {"soup": {"policy": expansion(n, 40)}, "vc-soup": {"policy": expansion(n, 50)}}
-        known = many_methods(n).dependence
-        held = {"soup": known["SOUP"], "vc-soup": known["MVA"]}
-        small = replace(small, dependence=held, expansions=grown)
-    path = write_report(replace(small, curves={"soup/helpful": curve(0)}), tmp_path)
+def test_figures_are_written_as_png_svg_and_csv_for_n_values(n: int, page_of: Callable[[int], Path]) -> None:
+    path = page_of(n)
     expected = {"frontier", "hypervolume", "truth", "consistency", "retention", "reward-accuracy", "training-curves"}
     expected |= {"cost"}
     expected |= {"reward-gaps", "conflict-matrix", "geometry", "dependence"} if n > 1 else set()
@@ -104,12 +98,12 @@ def test_figures_are_written_as_png_svg_and_csv_for_n_values(n: int, tmp_path: P
     expected |= {"ternary"} if n == 3 else set()
     assert set(specs(path)) == expected
     for name in expected:
-        png = (tmp_path / f"figures/{name}.png").read_bytes()
+        png = (path.parent / f"figures/{name}.png").read_bytes()
         assert png.startswith(PNG) and len(png) > 5_000
         assert int.from_bytes(png[16:20], "big") >= 600
-        svg = (tmp_path / f"figures/{name}.svg").read_text("utf-8")
+        svg = (path.parent / f"figures/{name}.svg").read_text("utf-8")
         assert svg.startswith("<svg") and svg.count("<path") > 3
-        assert len((tmp_path / f"figures/{name}.csv").read_text("utf-8").splitlines()) > 1
+        assert len((path.parent / f"figures/{name}.csv").read_text("utf-8").splitlines()) > 1
 
 
 def test_the_csv_of_the_frontier_holds_the_scores_of_the_results(written: Path) -> None:
@@ -157,7 +151,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
         },
         title=HOSTILE,
         config_yaml=HOSTILE,
-        versions={HOSTILE: HOSTILE},
+        made_with={HOSTILE: HOSTILE},
         gaps={HOSTILE: gap_table(2, 0, 50)},
         dropped={HOSTILE: {HOSTILE: 1}},
         answers=[SampleAnswers(messages(HOSTILE), {HOSTILE: Answer(HOSTILE, {value: 1.0})})],
@@ -236,7 +230,7 @@ def test_an_estimate_without_an_interval_is_drawn_without_bars(n: int, tmp_path:
         for one in full["candidates"]:
             ends = {"low": None, "high": None} if half is None else {"low": 0.5 - half, "high": 0.5 + half}
             one["test"] = {v: {"mean": 0.5, **ends} for v in full["values"]}
-        write_report(ReportData(results=full), tmp_path)
+        draw([FRONTIER], ReportData(results=full), tmp_path)
         svg = (tmp_path / "figures/frontier.svg").read_text("utf-8")
         return len(re.findall(r'<line [^>]*aria-roledescription="rule mark"|aria-roledescription="rule mark"', svg))
 
@@ -251,7 +245,6 @@ def test_an_audit_shows_the_conflict_and_the_pairs_and_nothing_trained(tmp_path:
     assert "Use petrol." in text and "hypervolume" not in re.sub(r"<script.*?</script>", "", text, flags=re.S)
 
 
-def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
-    data = report_data(2, curves={})
-    first, second = (write_report(data, tmp_path / name) for name in "ab")
-    assert first.read_bytes() == second.read_bytes()
+def test_the_same_data_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    again = write_report(report_data(2), tmp_path)
+    assert again.read_bytes() == written.read_bytes()

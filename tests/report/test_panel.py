@@ -1,6 +1,6 @@
 """What the panel tells of a candidate, and the links between figures, in a real browser."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,8 +209,10 @@ def test_on_paper_there_is_neither_panel_nor_ring(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_a_page_of_n_values_fits_a_phone_in_the_dark(n: int, browser: Any, whole: Path, tmp_path: Path) -> None:
-    path = whole if n == 3 else write_report(report_data(n, gaps={}, curves={}, geometry={}), tmp_path)
+def test_a_page_of_n_values_fits_a_phone_in_the_dark(
+    n: int, browser: Any, whole: Path, page_of: Callable[[int], Path]
+) -> None:
+    path = whole if n == 3 else page_of(n)
     with tab(browser, viewport={"width": 390, "height": 844}, color_scheme="dark") as (page, watch):
         page.goto(path.as_uri())
         page.wait_for_selector("#frontier .chart.linked")

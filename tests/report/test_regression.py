@@ -120,6 +120,7 @@ def test_what_was_cut_left_out_unknown_or_has_changed_is_said() -> None:
     assert remarks(checked(2)) == ["news.txt: 40 documents, 1,000 tokens, 4,000 bytes."]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_check_there_is_no_section_and_with_an_outdated_one_a_sentence(tmp_path: Path) -> None:
     assert regression_section(report_data(2)) == []
     assert "What alignment cost" not in write_report(plain(), tmp_path / "none").read_text(encoding="utf-8")

@@ -85,6 +85,7 @@ def test_the_corners_and_the_middle_of_the_triangle_are_where_they_belong() -> N
     assert np.allclose(place((1 / 3, 1 / 3, 1 / 3)), (0.5, HEIGHT / 3))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_triangle_stands_for_each_method_that_mixes_and_each_value(tmp_path: Path) -> None:
     data = landscape(3)
     table = f.TERNARY.table(data)

@@ -62,7 +62,13 @@ def test_methods_that_share_vectors_share_a_line_and_costly_gaps_are_told(study:
     table = rows(study, "connectivity")
     gaps = {row["label"]: row["mean"] for row in table if str(row["dataset"]).startswith("merging")}
     assert gaps == pytest.approx({"Merge and Each": 0.29, "Kept-7": -0.41})
-    assert "Most costly gaps: Merge and Each 0.290 [" in caption(study, "connectivity")
+    assert "Highest gap of each: Merge and Each 0.29 [" in caption(study, "connectivity")
+    small = study_data(2).combined["connectivity"]
+    for paths in small.values():
+        for path in paths:
+            path["largest_gap"] = {"mean": -0.0000123, "low": -0.00004, "high": 0.00001, "each": []}
+    tiny = replace(study, combined={**study.combined, "connectivity": small})
+    assert "−1.2e−05 [−4e−05, 1e−05]" in caption(tiny, "connectivity"), "not rounded to nothing"
 
 
 def test_correlations_are_told_by_what_they_are_over() -> None:
@@ -85,4 +91,10 @@ def test_the_summary_tells_the_conflict_and_the_frontier_that_lost_most(study: S
     said = " ".join(summarise_study(study))
     assert "the gradients of helpful and harmless have a cosine of −0.19 ± 0.02 on all pairs, 0.71 ± 0.02 on" in said
     assert "on those that Kept-7 keeps." in said
-    assert re.search(r"to test, the hypervolume of \w+ falls most, 0\.500 ± 0\.000 to 0\.400 ± 0\.000\.", said)
+    ends = r"0\.500 ± 0\.000 to 0\.400 ± 0\.000: by 0\.100 \[0\.100, 0\.100\], clear of zero\."
+    assert re.search(rf"to test, the mean hypervolume of \w+ falls most, {ends}", said)
+    study = study_data(2)
+    for name, of in study.combined["methods"].items():
+        if of["optimism"] and name != "base":
+            of["optimism"]["test"] = {"mean": 0.4, "low": 0.0, "high": 0.8, "each": [0.7, 0.1, 0.4]}
+    assert re.search(r"by 0\.100 \[−0\.645, 0\.845\], includes zero\.", " ".join(summarise_study(study)))

@@ -78,7 +78,7 @@ def frontier(fluencies: list[float | None], test: bool = True) -> ReportData:
 def test_low_fluency_is_a_caution_with_the_worst_named() -> None:
     assert (
         "Caution: 2 of 3 frontier candidates have fluency below 0.80 (lowest 0.30, soup a 0.5 · b 0.5); "
-        "their rewards are partly those of broken text."
+        "their rewards are partly from broken text."
     ) in summarise(frontier([0.9, 0.3, 0.5]))
 
 
@@ -86,12 +86,25 @@ def test_good_fluency_is_said() -> None:
     assert "Every measured frontier candidate keeps a fluency of at least 0.80." in summarise(frontier([0.9, None]))
 
 
+def test_one_broken_candidate_is_one_and_those_that_left_the_frontiers_are_counted() -> None:
+    (caution,) = [text for text in summarise(frontier([0.9, 0.3])) if text.startswith("Caution")]
+    assert "1 of 2 frontier candidates has fluency below 0.80" in caution and "its reward is partly" in caution
+    data = frontier([0.9, 0.3, 0.95])
+    for left in data.results["candidates"][1:3]:
+        left["on_frontier"] = False
+    assert (
+        "Every measured frontier candidate keeps a fluency of at least 0.80; 1 of 2 measured off the frontiers do not."
+    ) in summarise(data)
+
+
 def test_unmeasured_fluency_is_said() -> None:
     assert any("Fluency was not measured" in sentence for sentence in summarise(frontier([None])))
 
 
 def test_candidates_are_counted_against_the_base() -> None:
-    assert "2 of 3 frontier candidates score above the base model on every value." in summarise(frontier([1, 1, 1]))
+    assert "2 of 3 frontier candidates have higher mean scores than the base model on every value." in summarise(
+        frontier([1, 1, 1])
+    )
 
 
 def test_validation_scores_are_called_a_little_too_good() -> None:
@@ -170,6 +183,9 @@ def test_a_paired_difference_decides_where_there_is_one() -> None:
     )
     results["differences"][0]["high"] = 0.02
     assert "which includes zero: this run does not tell them apart" in first(results)
+    results["differences"][0] |= {"low": -0.1, "high": -0.1}  # of a single prompt
+    assert "no width, as one prompt gives it: this run does not tell them apart" in first(results)
+    assert "clear of zero" not in first(results)
 
 
 def test_every_hypervolume_at_zero_ranks_nobody() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 
+from valuesoup.config import DataConfig
 from valuesoup.pipeline.run import Finished
 from valuesoup.shipping import Exported, export
 from valuesoup.shipping.card import fenced, plain
-from valuesoup.shipping.origin import Origin
+from valuesoup.shipping.origin import Origin, _describe
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,20 @@ def test_no_folder_of_this_machine_is_in_the_card(finished: Finished, measured: 
     text = (measured.folder / "README.md").read_text(encoding="utf-8")
     assert str(finished.folder) not in text
     assert str(measured.folder) not in text
+
+
+def test_a_data_file_that_is_gone_is_no_data_set_of_the_hub_and_its_folder_is_not_told() -> None:
+    assert _describe(DataConfig(path="/home/someone/secret/pairs.jsonl")) == ("pairs.jsonl", False, None)
+    assert _describe(DataConfig(path="owner/pairs")) == ("owner/pairs", True, None)
+
+
+def test_weights_that_are_no_shares_of_1_are_a_limit_measured_or_not(finished: Finished, tmp_path: Path) -> None:
+    for place, (weights, told) in enumerate(
+        [({"helpful": 2, "harmless": 1}, True), ({"helpful": 0.75, "harmless": 0.25}, False)]
+    ):
+        done = export(finished, tmp_path / str(place), method="soup", weights=weights)
+        text = (done.folder / "README.md").read_text(encoding="utf-8")
+        assert ("no shares of 1" in text) == told
 
 
 def test_a_licence_beside_the_base_is_passed_on(tmp_path: Path) -> None:

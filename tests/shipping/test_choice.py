@@ -102,6 +102,7 @@ def test_names_are_safe_for_folders_servers_and_shells() -> None:
         ({"weights": HALF, "method": "vc-suop"}, "has no method 'vc-suop'; did you mean 'vc-soup'?"),
         ({"weights": HALF, "method": "base"}, "has no method 'base'"),
         ({"candidates": ["base"]}, "is the base model itself"),
+        ({"candidates": ["../../etc"]}, "no candidate '../../etc'; an id is such as dpo/helpful=1,harmless=0, and"),
         ({"candidates": ["soup/helpful=0.5,harmles=0.5"]}, "did you mean 'soup/helpful=0.5,harmless=0.5'?"),
     ],
 )
@@ -110,6 +111,7 @@ def test_what_names_nothing_gets_one_sentence(named: dict[str, Any], sentence: s
         choose(finished, **named)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
 
 
 def test_a_base_that_changed_or_went_away_is_named_as_the_cause(tmp_path: Path) -> None:
@@ -139,6 +141,10 @@ def test_no_run_and_a_damaged_one_are_named(tmp_path: Path, demo_run: tuple[Path
     with pytest.raises(UserError, match="is not a run folder"):
         open_for_export(tmp_path)
     copy = Path(shutil.copytree(demo_run[0], tmp_path / "run"))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "seed-3").symlink_to(copy)
+    with pytest.raises(UserError, match=r"a study over seeds; export from one of its runs, such as .*seed-3\."):
+        open_for_export(tmp_path / "study")
     next(copy.glob("artifacts/train-*/adapter/adapter_model.safetensors")).write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"lacks train-\w+; `valuesoup run .* makes it again"):
         open_for_export(copy)

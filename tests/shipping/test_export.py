@@ -12,10 +12,13 @@ import torch
 
 import valuesoup as vs
 from valuesoup.errors import RunError, UserError
+from valuesoup.pipeline.answering import prompt_tokens
 from valuesoup.pipeline.run import Finished, open_run
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.shipping import Exported, check, export
 from valuesoup.shipping.choice import open_trained
+from valuesoup.shipping.exporting import _name_revision
+from valuesoup.shipping.serving import PROMPT
 from valuesoup.soup import ValueVector, cut
 from valuesoup.store import Progress
 
@@ -105,8 +108,31 @@ def test_a_merged_model_needs_nothing_but_transformers(finished: Finished, tmp_p
     expected = soup_logits(finished, "vc-soup", {"helpful": 1, "harmless": 1})
     torch.testing.assert_close(logits(scope["model"], scope["tokenizer"]), expected, rtol=0, atol=1e-5)
     assert scope["model"].generation_config.max_new_tokens == 12
+    assert 0 < len(scope["answer"][0]) - scope["inputs"]["input_ids"].shape[1] <= 12
     assert (done.policies[0].rank, done.policies[0].check.passed) == (None, True)
     assert not any("local folder" in note for note in done.notes)
+
+
+def test_the_code_that_is_shown_asks_an_adapter_by_the_runs_own_settings(
+    finished: Finished, adapter: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scope: dict[str, Any] = {}
+    exec(adapter.usage, scope)
+    assert scope["model"].generation_config.max_new_tokens != 12, "else this shows nothing: PEFT reads the base's"
+    assert 0 < len(scope["answer"][0]) - scope["inputs"]["input_ids"].shape[1] <= 12
+    assert capsys.readouterr().out.strip()
+    soup = finished.soup("soup")
+    assert scope["inputs"]["input_ids"][0].tolist() == list(prompt_tokens(soup, {"messages": PROMPT}))
+
+
+def test_an_adapter_on_a_revision_names_it_where_peft_looks(adapter: Exported, tmp_path: Path) -> None:
+    from peft import PeftConfig
+
+    folder = shutil.copytree(adapter.folder, tmp_path / "adapter")
+    before = PeftConfig.from_pretrained(str(folder)).to_dict()
+    _name_revision(folder, "v1.0")
+    after = PeftConfig.from_pretrained(str(folder)).to_dict()
+    assert after == {**before, "revision": "v1.0"}
 
 
 def test_the_layout_for_vllm_serves_every_candidate_under_a_plain_name(finished: Finished, tmp_path: Path) -> None:
@@ -138,9 +164,11 @@ def test_the_layout_for_vllm_serves_every_candidate_under_a_plain_name(finished:
     assert said[1] == "serve"
     assert (Path(said[2]) / "config.json").is_file()
     options = said[3:]
-    assert options[:5] == ["--served-model-name", "base", "--enable-lora", "--max-lora-rank", "8"]
-    assert options[5:9] == ["--max-loras", "3", "--max-cpu-loras", "3"]
-    assert options[9:] == ["--lora-modules", *(f"{name}=./{name}" for name in names), "--port", "8001"]
+    # No top_p or top_k of the base's own settings, under which nothing was measured.
+    assert options[:4] == ["--served-model-name", "base", "--generation-config", "vllm"]
+    assert options[4:7] == ["--enable-lora", "--max-lora-rank", "8"]
+    assert options[7:11] == ["--max-loras", "3", "--max-cpu-loras", "3"]
+    assert options[11:] == ["--lora-modules", *(f"{name}=./{name}" for name in names), "--port", "8001"]
     assert "vLLM itself was not run" in (done.folder / "README.md").read_text(encoding="utf-8")
 
 

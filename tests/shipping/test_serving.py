@@ -33,7 +33,8 @@ def test_the_command_keeps_odd_paths_and_a_revision_in_one_word_each() -> None:
     words = shlex.split(serve_command([policy("a", 4), policy("b", 20)], origin).replace("\\\n", ""))
     assert words == [
         "vllm", "serve", "/my models/it's a base", "--revision", "v1.0", "--trust-remote-code",
-        "--served-model-name", "base", "--enable-lora", "--max-lora-rank", "32", "--max-loras", "2",
+        "--served-model-name", "base", "--generation-config", "vllm",
+        "--enable-lora", "--max-lora-rank", "32", "--max-loras", "2",
         "--max-cpu-loras", "2", "--lora-modules", "a=./a", "b=./b",
     ]  # fmt: skip
 

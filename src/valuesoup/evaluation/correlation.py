@@ -20,7 +20,7 @@ def correlation_interval(
         level: Of the interval.
 
     Returns:
-        None where one of the rewards is the same for all answers.
+        None where one of the rewards is the same for all answers, or on every resample.
     """
     # Centred first: sums of squares of numbers far from zero would lose digits.
     x, y = (table - table.mean() for table in (first, second))
@@ -30,7 +30,10 @@ def correlation_interval(
         return None
     times = np.stack([np.bincount(draw, minlength=len(x)) for draw in draws])
     each = _correlation(times @ sums)
-    low, high = np.quantile(each[np.isfinite(each)], [(1 - level) / 2, (1 + level) / 2])
+    known = each[np.isfinite(each)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(whole), float(min(low, whole)), float(max(high, whole)))
 
 

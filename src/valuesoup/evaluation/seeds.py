@@ -80,6 +80,12 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
                 f"{', '.join(run['methods'])}, those of seed {first['seed']} {', '.join(values)} and "
                 f"{', '.join(methods)}; combine runs of one configuration."
             )
+        for part in ("geometry", "filters", "expansions"):
+            if _names(run[part]) != _names(first[part]):  # type: ignore[literal-required]
+                raise UserError(
+                    f"results of seed {run['seed']} have another {part} than those of seed {first['seed']}; combine "
+                    "runs of one configuration."
+                )
 
     def over(figures: Iterable[float | None]) -> dict[str, Any] | None:
         listed = list(figures)
@@ -146,6 +152,11 @@ def balanced(run: Results, method: str) -> Mapping[str, Any] | None:
 
     mine = [row for row in run["candidates"] if row["method"] == method and row["test"] and row["on_frontier"]]
     return max(mine, key=worst) if mine else None
+
+
+def _names(part: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the keys of a mapping, and of the mappings in it those of mappings: not the figures."""
+    return {name: [key for key, inner in of.items() if isinstance(inner, Mapping)] for name, of in part.items()}
 
 
 def _points(runs: Sequence[Results], values: Sequence[str], over: Over) -> list[dict[str, Any]]:

@@ -35,8 +35,8 @@ class Heard:
     def outcome(self) -> str:
         """Return ``win``, ``tie`` or ``loss`` of the policy, ``unanswered`` or ``invalid``.
 
-        The two orders are averaged: a win in one order that the other does not contradict is a win; a win and a loss
-        are a tie, as are identical answers. Without a usable verdict in both orders there is no outcome.
+        The same winner in both orders is a win, or a loss; anything else is a tie, as are identical answers. Without a
+        usable verdict in both orders there is no outcome.
         """
         if self.forward is None or self.backward is None:
             return "tie"
@@ -45,7 +45,7 @@ class Heard:
         sides = self.sides()
         if sides is None:
             return "invalid"
-        return "win" if sum(sides) > 0 else "loss" if sum(sides) < 0 else "tie"
+        return {(1, 1): "win", (-1, -1): "loss"}.get(sides, "tie")
 
 
 _FIRST = {"A": 1, "B": -1, "tie": 0}
@@ -167,7 +167,9 @@ def combine_judged(runs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> d
         seeded = None
         if None not in rates:
             found = spread([rate["value"] for rate in rates], first["level"])
-            seeded = {"value": found.mean, "low": found.low, "high": found.high, "each": found.each}
+            # Student's interval knows nothing of the ends of a share.
+            low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+            seeded = {"value": found.mean, "low": low, "high": high, "each": found.each}
         comparisons.append({**{name: row[name] for name in names}, **total.summary(first["level"]), "win_rate": seeded})
     for row in (row for table in tables[1:] for place, row in table.items() if place not in tables[0]):
         left_out.setdefault(row["method"], f"some seed has no comparison with {row['baseline']}")

@@ -179,7 +179,7 @@ class Models:
             for one in recipe.candidates
         }
         if candidate not in known:
-            raise UserError(f"this run has no candidate '{candidate}'{did_you_mean(candidate, known)}")
+            raise UserError(f"this run has no candidate '{candidate[:100]}'.")  # no page offers another
         return Setting(known[candidate], None, candidate)
 
     @staticmethod

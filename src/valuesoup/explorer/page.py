@@ -48,13 +48,7 @@ def make_page(models: Models) -> gr.Blocks:
             apply_default_css=False,
             elem_id="board",
         )
-        notice = gr.HTML(
-            value={},
-            html_template="<div class='vs-notice vs-none' role='status'></div>",
-            js_on_load=asset("notice.js"),
-            apply_default_css=False,
-            elem_id="notice",
-        )
+        notice = _notice("notice")
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
                 prompt = gr.Textbox(
@@ -81,6 +75,7 @@ def make_page(models: Models) -> gr.Blocks:
                     value=False,
                     elem_id="follows",
                 )
+        refusal = _notice("refusal")  # not where exports are told of, which go on while answers are written
         with gr.Accordion("How answers are drawn", open=False, elem_id="drawn"), gr.Row():
             limit = gr.Slider(
                 1,
@@ -160,14 +155,14 @@ def make_page(models: Models) -> gr.Blocks:
             [ask.click, prompt.submit],
             asked,
             [settings, prompt, sample, follows, limit, temperature, seed, history],
-            [*dialogues, history, notice],
+            [*dialogues, history, refusal],
             js=STATE,
             concurrency_limit=None,
             **quiet,
         )
         sample.input(page.last_turn, sample, prompt, **quiet)
         stop.click(stopped, None, None, concurrency_limit=None, queue=False, **quiet)
-        clear.click(cleared, None, [*dialogues, history, notice], queue=False, **quiet)
+        clear.click(cleared, None, [*dialogues, history, refusal], queue=False, **quiet)
         for event in (board.export_a, board.export_b):
             event(lambda: {"text": "Writing the adapter and checking it …"}, None, notice, queue=False, **quiet)
             event(exported, None, notice, concurrency_limit=1, concurrency_id="export", **quiet)
@@ -186,7 +181,7 @@ class _Page:
     def ask(
         self, session: str, given: Mapping[str, Any], history: Mapping[str, list[Turn]]
     ) -> Iterator[tuple[Any, ...]]:
-        """Stream both sides' answers: two conversations, the session's history, and a notice where it is refused."""
+        """Stream both sides' answers: two conversations, the session's history, and a sentence where it is refused."""
         before: dict[str, list[Turn]] = {side: list(history[side]) for side in SIDES}
         try:
             question = self._question(given)
@@ -194,14 +189,16 @@ class _Page:
             yield (*map(_drawn, before.values()), before, {"text": told(error), "error": True})
             return
         for turns in self.visits.answer(session, question, before):
+            if not turns:
+                yield _nothing()  # after all that was sent before, which may reach the page later than the clearing
+                return
             now = {side: [*before[side], turns[side]] for side in SIDES}
             yield (*map(_drawn, now.values()), now, {})
 
     def clear(self, session: str) -> tuple[Any, ...]:
         """Begin anew."""
-        self.visits.stop(session)
-        empty: dict[str, list[Turn]] = {side: [] for side in SIDES}
-        return (*map(_drawn, empty.values()), empty, {})
+        self.visits.clear(session)
+        return _nothing()
 
     def last_turn(self, sample: Any) -> str:
         """Return the last turn of a test prompt."""
@@ -239,6 +236,22 @@ class _Page:
         if not isinstance(sample, int) or not 0 <= sample < len(self.models.prompts):
             return []
         return self.models.prompts[sample]["messages"]
+
+
+def _notice(name: str) -> gr.HTML:
+    return gr.HTML(
+        value={},
+        html_template="<div class='vs-notice vs-none' role='status'></div>",
+        js_on_load=asset("notice.js"),
+        apply_default_css=False,
+        elem_id=name,
+    )
+
+
+def _nothing() -> tuple[Any, ...]:
+    """Return empty conversations, an empty history and no refusal."""
+    empty: dict[str, list[Turn]] = {side: [] for side in SIDES}
+    return (*map(_drawn, empty.values()), empty, {})
 
 
 def _session(request: gr.Request) -> str:

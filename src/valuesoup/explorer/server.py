@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from valuesoup.errors import RunError, UserError
 from valuesoup.explorer.needed import import_gradio
-from valuesoup.pipeline.run import STUDY, Finished, open_run
+from valuesoup.pipeline.run import CONFIG, Finished, open_run
+from valuesoup.pipeline.study import seed_folders
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -25,7 +26,8 @@ START_SECONDS = 30.0
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'"
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
 )
 """What the page may load: what this server serves. gradio's own scripts are inline and use eval."""
 
@@ -128,8 +130,8 @@ def launch(
 def _open(run: str | Path | Finished) -> Finished:
     if isinstance(run, Finished):
         return run
-    if (Path(run) / STUDY).is_file():
-        raise UserError(f"{run} holds a study over seeds; name one of the runs in it.")
+    if not (Path(run) / CONFIG).is_file() and (seeds := seed_folders(run)):
+        raise UserError(f"{run} holds a study over seeds; explore one of its runs, such as {seeds[0]}.")
     return open_run(run)
 
 
@@ -177,9 +179,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Guard:
-    """Adds the page's policy to every answer, and refuses requests that were meant for another host.
+    """Adds the page's policy to every answer, and refuses requests that were meant for another host or come from one.
 
-    Without the latter a page elsewhere, whose name its owner lets point here, could use the models.
+    Without that a page elsewhere, whose name its owner lets point here or which a visitor has open beside this one,
+    could use the models. Browsers say where a request comes from (W3C, Fetch Metadata Request Headers).
     """
 
     def __init__(self, app: Any, names: frozenset[str] | None) -> None:
@@ -189,11 +192,17 @@ class _Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+        headers = dict(scope["headers"])
+        asked = headers.get(b"host", b"").decode("latin-1").lower()
         name = asked.rpartition(":")[0] if asked.rpartition(":")[2].isdigit() else asked
+        refused = None
         if self.names is not None and name not in self.names:
+            refused = b"This page is served to this machine only.\n"
+        elif scope["method"] not in ("GET", "HEAD") and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
+            refused = b"This page takes requests of its own only.\n"
+        if refused is not None:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"This page is served to this machine only.\n"})
+            await send({"type": "http.response.body", "body": refused})
             return
 
         async def guarded(message: MutableMapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -55,7 +55,12 @@ class _Side:
     messages: list[Message]
     turn: Turn
     stream: Stream | None = None
-    error: bool = field(default=False)
+
+
+class _Asked(dict[str, _Side]):
+    """The sides of a question under way."""
+
+    cleared = False
 
 
 class Visits:
@@ -64,21 +69,27 @@ class Visits:
     def __init__(self, models: Models) -> None:
         """Serve these models."""
         self.models = models
-        self._streams: dict[str, set[Stream]] = {}
+        self._under_way: dict[str, list[_Asked]] = {}
         self._lock = threading.Lock()
 
     def answer(self, session: str, question: Question, history: Mapping[str, list[Turn]]) -> Iterator[dict[str, Turn]]:
         """Yield both sides' turns as they grow; the last ones hold the scores of what was answered.
 
-        Whoever stops reading lets the answers go.
+        Whoever stops reading lets the answers go. Where the session is cleared meanwhile, the last ones are none.
         """
-        sides = {side: self._begin(session, side, question, history.get(side, [])) for side in SIDES}
         seen: tuple[Any, ...] = ()
+        sides = _Asked()
+        with self._lock:
+            self._under_way.setdefault(session, []).append(sides)
         try:
+            for name in SIDES:
+                sides[name] = self._begin(name, question, history.get(name, []))
             while True:
                 under_way = [side for side in sides.values() if side.stream is not None and not side.stream.ended]
                 for side in sides.values():
                     self._update(side)
+                if sides.cleared:
+                    break
                 now = tuple((side.turn["answer"], side.turn["state"]) for side in sides.values())
                 if now != seen:
                     seen = now
@@ -86,17 +97,26 @@ class Visits:
                 if not under_way:
                     break
                 under_way[0].stream.wait(STEP_SECONDS)  # type: ignore[union-attr]
-            self._score(list(sides.values()))
-            yield self._turns(sides)
+            if not sides.cleared:
+                self._score(list(sides.values()))
+            yield {} if sides.cleared else self._turns(sides)
         finally:
-            self._forget(session, [side.stream for side in sides.values() if side.stream is not None])
+            self._forget(session, sides)
 
     def stop(self, session: str) -> None:
         """Stop the session's answers; what they hold so far stays."""
         with self._lock:
-            streams = list(self._streams.get(session, ()))
+            streams = [side.stream for sides in self._under_way.get(session, ()) for side in list(sides.values())]
         for stream in streams:
-            stream.stop()
+            if stream is not None:
+                stream.stop()
+
+    def clear(self, session: str) -> None:
+        """Stop the session's answers and let go what they hold: an answer under way does not come back."""
+        with self._lock:
+            for sides in self._under_way.get(session, ()):
+                sides.cleared = True
+        self.stop(session)
 
     def export(self, setting: Setting) -> tuple[Path, str]:
         """Write the setting's adapter into the run folder; return its folder and the command that does the same.
@@ -122,7 +142,7 @@ class Visits:
             what = ["--method", setting.method, "--weights", weights]
         return folder, join(["valuesoup", "export", str(run), *what, "--to", str(folder)])
 
-    def _begin(self, session: str, name: str, question: Question, history: Sequence[Turn]) -> _Side:
+    def _begin(self, name: str, question: Question, history: Sequence[Turn]) -> _Side:
         setting = question.settings[name]
         messages: list[Message] = [*question.before]
         if question.follows:
@@ -149,11 +169,8 @@ class Visits:
                 temperature=question.temperature,
                 seed=question.seed,
             )
-        except ValuesoupError as error:
-            turn.update(state="error", answer=str(error))
-        else:
-            with self._lock:
-                self._streams.setdefault(session, set()).add(side.stream)
+        except Exception as error:  # of a template too, which is code that comes with a model
+            turn.update(state="error", answer=told(error))
         return side
 
     @staticmethod
@@ -162,11 +179,11 @@ class Visits:
         if stream is None:
             return
         ended = stream.ended  # before the text, which then is whole
-        side.turn["answer"] = stream.text
         if stream.error is not None:
             side.turn.update(state="error", answer=str(stream.error))
-            side.stream = None
-        elif ended:
+            return
+        side.turn["answer"] = stream.text
+        if ended:
             side.turn["state"] = "stopped" if stream.answer is None else "scoring"
 
     def _score(self, sides: Sequence[_Side]) -> None:
@@ -178,8 +195,8 @@ class Visits:
             side.turn["state"] = "done" if side.stream.answer.finished else "cut"
             try:
                 (scores,) = self.models.score(side.messages, [side.turn["answer"]])
-            except ValuesoupError as error:
-                side.turn["label"] += f" (no score: {error})"
+            except Exception as error:  # a reward may be anyone's function
+                side.turn["label"] += f" (no score: {told(error)})"
             else:
                 side.turn["scores"] = [[value, score, False] for value, score in scores.items()]
         scored = [side.turn["scores"] for side in sides if side.turn["scores"]]
@@ -194,15 +211,16 @@ class Visits:
             for name, side in sides.items()
         }
 
-    def _forget(self, session: str, streams: Sequence[Stream]) -> None:
-        for stream in streams:
-            stream.stop()
+    def _forget(self, session: str, sides: _Asked) -> None:
+        for side in sides.values():
+            if side.stream is not None:
+                side.stream.stop()
         with self._lock:
-            left = self._streams.get(session, set()) - set(streams)
+            left = [other for other in self._under_way.get(session, ()) if other is not sides]
             if left:
-                self._streams[session] = left
+                self._under_way[session] = left
             else:
-                self._streams.pop(session, None)
+                self._under_way.pop(session, None)
 
 
 def read_number(given: Any, name: str, low: float, high: float) -> float:
@@ -212,7 +230,7 @@ def read_number(given: Any, name: str, low: float, high: float) -> float:
         UserError: It is none, or out of range.
     """
     if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given <= high:
-        raise UserError(f"{name} must be a number from {low:g} to {high:g}.")
+        raise UserError(f"{name} must be a number from {low:,g} to {high:,.0f}.")
     return float(given)
 
 

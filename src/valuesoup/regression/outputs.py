@@ -96,8 +96,12 @@ def _table(figures: Mapping[str, Any], better: Mapping[str, Any], where: str) ->
 
 
 def _number(figure: Any, name: str, where: str) -> float:
-    if isinstance(figure, bool) or not isinstance(figure, int | float) or not math.isfinite(figure):
+    try:
+        number = math.nan if isinstance(figure, bool) or not isinstance(figure, int | float) else float(figure)
+    except OverflowError:  # JSON knows integers of any length
+        number = math.inf
+    if not math.isfinite(number):
         raise RunError(
             f"{where} has {str(figure)[:40]!r} for {name}, which is no finite number; it must hold {LAYOUTS}."
         )
-    return float(figure)
+    return number

@@ -18,10 +18,11 @@ from valuesoup.pipeline.data import load_prompts, summary_of
 from valuesoup.pipeline.judging import Docket, judged_run, judged_study
 from valuesoup.pipeline.plan import BASE, Plan
 from valuesoup.pipeline.results import candidate_id
-from valuesoup.pipeline.run import Finished
+from valuesoup.pipeline.run import LOG, Finished
 from valuesoup.pipeline.study import Study
 from valuesoup.pipeline.training import POLICY
 from valuesoup.regression import checked_run
+from valuesoup.report.made_with import made_with
 from valuesoup.report.model import (
     Answer,
     ConflictPair,
@@ -77,7 +78,7 @@ def report_data(finished: Finished) -> ReportData:
         title=config.title,
         created=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         config_yaml=dump_config(config),
-        versions=versions(),
+        made_with=made_with({"run": finished.folder / LOG}),
         gaps={value: _gaps(plan, found, value) for value in config.values},
         dropped={value: of["dropped"] for value, of in summary.items()},
         sizes={value: of["sizes"] for value, of in summary.items()},
@@ -119,19 +120,6 @@ def with_titles(results: Mapping[str, Any]) -> Results:
             **{part: renamed(results.get(part, {})) for part in ("conflict", "connectivity")},
         },
     )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes the results."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("valuesoup", "torch", "transformers", "peft", "trl", "moocore", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
@@ -258,7 +246,7 @@ def write_study_report(study: Study) -> Path:
         title=config.title,
         created=runs[0].created,
         config_yaml=dump_config(config.model_copy(update={"seeds": tuple(combined["seeds"])})),
-        versions=versions(),
+        made_with=made_with({finished.folder.name: finished.folder / LOG for finished in study.runs}),
         fluency_bound=config.evaluation.fluency_bound,
         judged=judged_study(study) or {},
         combined=combined,

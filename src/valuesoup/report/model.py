@@ -150,7 +150,7 @@ class ReportData:
         title: Heading of the page.
         created: When, as text.
         config_yaml: The resolved configuration, shown folded.
-        versions: Package name to version.
+        made_with: With what the run was made, heading to text, shown folded.
         gaps: Reward gaps per data set.
         dropped: Per data set, rows dropped on loading by reason.
         sizes: Per data set, pairs per split ("train", "validation", "test").
@@ -170,7 +170,7 @@ class ReportData:
     title: str = "valuesoup report"
     created: str = ""
     config_yaml: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
     gaps: Mapping[str, GapTable] = field(default_factory=dict)
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

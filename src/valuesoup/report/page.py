@@ -89,7 +89,7 @@ def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn
     for figure in figures:
         table = figure.table(data)
         if table.rows:
-            spec = _spec(figure, data, table)
+            spec = specified(figure, data, table)
             printed = write_files(figure.name, spec, table.rows, table.headings, folder)
             caption, drawing = figure.caption(data, table), standing(figure.name, spec, printed)
             drawn.append(Drawn(figure.name, figure.title, caption, spec, drawing))
@@ -98,7 +98,8 @@ def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn
     return drawn
 
 
-def _spec(figure: "Figure", data: ReportData, table: "Table") -> dict[str, Any]:
+def specified(figure: "Figure", data: ReportData, table: "Table") -> dict[str, Any]:
+    """Return the Vega-Lite specification of a figure, with its data and without a theme."""
     from valuesoup.report.figures.base import CHOSEN, DATA
 
     # What Altair would check again, the drawing finds too, and in a third of the time.

@@ -124,7 +124,7 @@ def _notes(data: ReportData, candidate: CandidateResult) -> list[str]:
     fluency = fluency_of(candidate)
     if fluency is not None and fluency < data.fluency_bound:
         bound = number(data.fluency_bound, 2)
-        notes.append(f"Caution: its fluency is below {bound}, so its rewards are partly those of broken text.")
+        notes.append(f"Caution: its fluency is below {bound}, so its rewards are partly from broken text.")
     return notes
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from valuesoup.evaluation.seeds import spread
 from valuesoup.report.study import Series, Spread, StudyData, ordered_differences, share_text, spread_text, verdict
 from valuesoup.report.tables import interval, number
 
@@ -138,16 +139,27 @@ def _unsound(study: StudyData) -> str:
 
 
 def _selection(study: StudyData) -> str:
-    """The frontier that lost most of its hypervolume from validation to test."""
+    """The frontier that lost most of its hypervolume from validation to test, with the interval of the loss."""
     known = {
         name: of["optimism"] for name, of in study.combined["methods"].items() if name != "base" and of["optimism"]
     }
-    lost = {name: of["validation"]["mean"] - of["test"]["mean"] for name, of in known.items()}
-    if not lost or max(lost.values()) <= 0:
+    lost = {
+        name: spread(
+            (before - after for before, after in zip(of["validation"]["each"], of["test"]["each"], strict=True)),
+            study.combined["level"],
+        )
+        for name, of in known.items()
+    }
+    worst = max(lost, key=lambda name: lost[name].mean, default="")
+    if not worst or lost[worst].mean <= 0:
         return ""
-    worst = max(lost, key=lambda name: lost[name])
     ends = _to([known[worst]["validation"], known[worst]["test"]], 3)
-    return f"From validation, where frontiers were chosen, to test, the hypervolume of {worst} falls most, {ends}."
+    fall = lost[worst]
+    sure = f", {verdict(fall._asdict())}" if fall.low is not None else ""
+    return (
+        f"From validation, where frontiers were chosen, to test, the mean hypervolume of {worst} falls most, {ends}: "
+        f"by {interval(fall.mean, fall.low, fall.high)}{sure}."
+    )
 
 
 def _conflict(study: StudyData) -> str:

@@ -68,6 +68,9 @@ def _winner(data: ReportData) -> str:
         return f"{ranked[0]} and {ranked[1]} reach the same hypervolume, {_volume_text(best)}."
     if paired := _difference(data, ranked[0], ranked[1]):
         sure = "clear of zero" if paired[1] > 0 else "which includes zero: this run does not tell them apart"
+        if paired[1] == paired[2]:
+            # Resamples of a single prompt are all the same: that tells nothing of other prompts.
+            sure = "an interval of no width, as one prompt gives it: this run does not tell them apart"
         text += f"; next is {follower}. The paired difference is {interval(*paired)}, {sure}"
         return text + "."
     low = best["low"]
@@ -164,7 +167,8 @@ def _against_base(data: ReportData) -> str:
     if not total:
         return ""
     every = "on every value" if len(values) > 1 else f"on {values[0]}"
-    return f"{better} of {_count(total, 'frontier candidate')} score above the base model {every}."
+    have = "has a higher mean score" if total == 1 else "have higher mean scores"
+    return f"{better} of {_count(total, 'frontier candidate')} {have} than the base model {every}."
 
 
 def _count(count: int, noun: str) -> str:
@@ -172,7 +176,9 @@ def _count(count: int, noun: str) -> str:
 
 
 def _low_fluency(data: ReportData) -> str:
-    frontier = [c for c in data.results.get("candidates") or () if c["on_frontier"] and not is_base(c)]
+    """How fluent the frontiers are, and how many candidates are not and therefore not on one."""
+    candidates = [c for c in data.results.get("candidates") or () if not is_base(c)]
+    frontier = [c for c in candidates if c["on_frontier"]]
     measured = [(fluency, c) for c in frontier if (fluency := fluency_of(c)) is not None]
     if not frontier:
         return ""
@@ -181,11 +187,15 @@ def _low_fluency(data: ReportData) -> str:
     low = sorted(((f, c) for f, c in measured if f < data.fluency_bound), key=lambda item: item[0])
     bound = number(data.fluency_bound, 2)
     if not low:
-        return f"Every measured frontier candidate keeps a fluency of at least {bound}."
+        others = [fluency for c in candidates if not c["on_frontier"] and (fluency := fluency_of(c)) is not None]
+        broken = sum(fluency < data.fluency_bound for fluency in others)
+        text = f"Every measured frontier candidate keeps a fluency of at least {bound}"
+        return text + (f"; {broken} of {len(others)} measured off the frontiers do not." if broken else ".")
     worst = f"{low[0][1]['method']} {label_of(low[0][1])}"
+    have, their = ("has", "its reward is") if len(low) == 1 else ("have", "their rewards are")
     return (
-        f"Caution: {len(low)} of {_count(len(measured), 'frontier candidate')} have fluency below {bound} "
-        f"(lowest {number(low[0][0], 2)}, {worst}); their rewards are partly those of broken text."
+        f"Caution: {len(low)} of {_count(len(measured), 'frontier candidate')} {have} fluency below {bound} "
+        f"(lowest {number(low[0][0], 2)}, {worst}); {their} partly from broken text."
     )
 
 

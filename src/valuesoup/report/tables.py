@@ -102,6 +102,11 @@ def number(x: float | None, digits: int = 3) -> str:
     return NONE if x is None else f"{x:z.{digits}f}".replace("-", "−")
 
 
+def short(x: float) -> str:
+    """A number of any size for reading: two digits that count, a true minus sign."""
+    return f"{x:z.2g}".replace("-", "−") if abs(x) < 100 else number(x, 0)
+
+
 def interval(mean: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
     """``0.512 [0.480, 0.541]``; without ends only the mean, without a mean an en dash."""
     if mean is None or low is None or high is None:

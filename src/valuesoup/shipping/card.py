@@ -1,6 +1,7 @@
 """The model card of an export: what it is, how it was made and measured, and where it ends; in the hub's format."""
 
 import html
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +13,14 @@ import yaml
 from markupsafe import Markup
 
 from valuesoup.config import RunConfig
+from valuesoup.data.transcripts import render_transcript
 from valuesoup.methods import Method, Preset, preset
 from valuesoup.pipeline.plan import BASE
 from valuesoup.pipeline.run import Finished
-from valuesoup.shipping.choice import Choice
+from valuesoup.shipping.choice import SAME, Choice
 from valuesoup.shipping.exported import ExportedPolicy, Form
 from valuesoup.shipping.origin import Origin, Source, data_sources
-from valuesoup.shipping.serving import client_example, serve_command, write_serve_script
+from valuesoup.shipping.serving import PROMPT, client_example, serve_command, write_serve_script
 
 README = "README.md"
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~])")
@@ -55,33 +57,36 @@ def write_cards(
     common = _common(finished, origin)
     notes = tell(chosen, policies)
     if form != "vllm":
-        usage = usage_example(form, origin, target)
-        shown = usage_example(form, origin, None)
+        chat = has_chat_template(folder)
+        usage = usage_example(form, origin, target, chat)
+        shown = usage_example(form, origin, None, chat)
         text = _render(form, finished, chosen, policies, origin, notes, {**common, "usage": shown})
         (folder / README).write_text(text, encoding="utf-8")
         return usage
     command = serve_command(policies, origin)
     write_serve_script(folder, command)
-    generation = finished.plan.config.generation
-    client = client_example(
-        policies[0].name,
-        has_chat_template(folder / policies[0].name),
-        generation.temperature,
-        generation.max_new_tokens,
-    )
+    generation, chat = finished.plan.config.generation, has_chat_template(folder / policies[0].name)
+    client = client_example(policies[0].name, chat, generation.temperature, generation.max_new_tokens)
     serving = {"serve": command, "client": client}
     text = _render(form, finished, chosen, policies, origin, notes, {**common, **serving})
     (folder / README).write_text(text, encoding="utf-8")
     for choice, policy in zip(chosen, policies, strict=True):
-        usage = usage_example("adapter", origin, None)
+        usage = usage_example("adapter", origin, None, chat)
         own = tell([choice], [policy])
         text = _render("adapter", finished, [choice], [policy], origin, own, {**common, "usage": usage})
         (folder / policy.name / README).write_text(text, encoding="utf-8")
     return f"cd {shlex.quote(str(target))}\n{command}"
 
 
-def usage_example(form: Form, origin: Origin, folder: Path | None) -> str:
-    """Return the Python that loads an export; ``folder`` None writes a placeholder for readers of the card."""
+def usage_example(form: Form, origin: Origin, folder: Path | None, chat: bool) -> str:
+    """Return the Python that loads an export and asks it as the run did.
+
+    Args:
+        form: adapter or merged.
+        origin: Of the base.
+        folder: Of the export; None writes a placeholder for readers of the card.
+        chat: Whether the base's tokenizer has a chat template; else the prompt is written out as it was in training.
+    """
     where = repr(str(folder)) if folder else '"FOLDER-OR-HUB-ID"  # of this model'
     options = ", trust_remote_code=True" if origin.trust_remote_code else ""
     if form == "merged":
@@ -92,6 +97,7 @@ def usage_example(form: Form, origin: Origin, folder: Path | None) -> str:
                 f"where = {where}",
                 f"model = AutoModelForCausalLM.from_pretrained(where{options})",
                 "tokenizer = AutoTokenizer.from_pretrained(where)",
+                *_asking(chat, ""),
             ]
         )
     revision = f", revision={origin.revision!r}" if origin.revision else ""
@@ -99,15 +105,37 @@ def usage_example(form: Form, origin: Origin, folder: Path | None) -> str:
     return "\n".join(
         [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
             "",
             f"where = {where}",
             f"base = {base}",
             f"model = AutoModelForCausalLM.from_pretrained(base{revision}{options})",
             "model = PeftModel.from_pretrained(model, where)",
             "tokenizer = AutoTokenizer.from_pretrained(where)",
+            *_asking(chat, ", generation_config=GenerationConfig.from_pretrained(where)"),
         ]
     )
+
+
+def _asking(chat: bool, settings: str) -> list[str]:
+    """Return the lines that ask; PEFT generates by the base's settings unless it is given others."""
+    if chat:
+        asked = [
+            f"prompt = {json.dumps(PROMPT)}",
+            "inputs = tokenizer.apply_chat_template(",
+            '    prompt, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    else:
+        asked = [
+            f"prompt = {json.dumps(render_transcript(PROMPT, True))}",
+            'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")',
+        ]
+    return [
+        *asked,
+        f"answer = model.generate(**inputs{settings})",
+        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
 
 
 def has_chat_template(folder: Path) -> bool:
@@ -244,8 +272,9 @@ def _limits(
                 "held-out pairs as their labels do; a score is worth no more than that."
             )
     for choice, policy in zip(chosen, policies, strict=True):
-        if choice.measured is not None and choice.measured["outside_simplex"]:
-            limits.append(f"The weights of {choice.label} do not sum to 1: it extrapolates beyond its vectors.")
+        weights = list((choice.weights or {}).values())
+        if weights and (min(weights) < 0 or abs(sum(weights) - 1) > SAME):
+            limits.append(f"The weights of {choice.label} are no shares of 1: it is no average of its vectors.")
         if policy.cut:
             limits.append(
                 f"{choice.label} is cut from rank {policy.cut.exact_rank} to {policy.rank}: the relative error of its "

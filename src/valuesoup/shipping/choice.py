@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from valuesoup.pipeline.results import candidate_id
 from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, open_run, open_store
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.pipeline.serving import plain_name as plain_name
+from valuesoup.pipeline.study import seed_folders
 from valuesoup.store import hash_path, topological
 
 SAME = 1e-9
@@ -55,6 +57,8 @@ def open_for_export(run: str | Path | Finished) -> Finished:
     if isinstance(run, Finished):
         return run
     folder = Path(run)
+    if not (folder / CONFIG).is_file() and (seeds := seed_folders(folder)):
+        raise UserError(f"{folder} holds a study over seeds; export from one of its runs, such as {seeds[0]}.")
     try:
         return open_run(folder)
     except UserError:
@@ -188,7 +192,15 @@ def _candidate(finished: Finished, identity: str) -> Choice:
             measured = next((row for row in finished.results["candidates"] if row["id"] == identity), None)
             row = dict(zip(recipe.vectors, candidate.row, strict=True))
             return Choice(plain_name(name), name, method, candidate.weights, row, measured, None)
-    raise UserError(f"the run in {finished.folder} has no candidate '{identity}'{did_you_mean(identity, known)}")
+    raise UserError(f"the run in {finished.folder} has no candidate '{identity}'{_near(identity, known)}")
+
+
+def _near(identity: str, known: Sequence[str]) -> str:
+    """Return the nearest candidate's id, or where the ids stand: a run may have hundreds."""
+    near = get_close_matches(identity, known, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; an id is such as {known[0]}, and results.json lists them."
 
 
 def _check_weights(weights: Mapping[str, float], values: Sequence[str]) -> None:

@@ -136,6 +136,8 @@ class _Export:
             if self.form == "vllm":
                 check_served_rank(choice.label, vector.rank)
             replace(vector, base=origin.path).save_pretrained(folder)
+            if origin.revision is not None:
+                _name_revision(folder, origin.revision)
             self._save_settings(soup, folder)
             written.append((choice, vector.rank, lost, soup_log_probs(soup, weights, rows)))
         del soup  # its memory is the plain model's turn
@@ -215,6 +217,15 @@ class _Export:
             f"{check.responses} held-out responses differ by up to {check.max:.2g} nats per token, and "
             f"{check.tolerance:g} is allowed; it is kept in {kept} to be looked at."
         )
+
+
+def _name_revision(folder: Path, revision: str) -> None:
+    """Let PEFT's AutoPeftModel load the base at the revision that the vectors were trained on."""
+    from peft import LoraConfig
+
+    config = LoraConfig.from_pretrained(str(folder))
+    config.revision = revision
+    config.save_pretrained(str(folder))
 
 
 def _held_out(finished: Finished, soup: Soup) -> HeldOut:

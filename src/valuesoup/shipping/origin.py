@@ -96,7 +96,8 @@ def _describe(source: DataConfig) -> tuple[str, bool, str | None]:
         return source.function, False, None
     path = Path(source.path or "")
     if not path.exists():
-        return str(source.path), True, None
+        hub = not path.is_absolute()  # a run notes its files by their absolute paths; this one is gone
+        return str(source.path) if hub else path.name, hub, None
     return path.name, False, _licence(path if path.is_dir() else path.parent)
 
 

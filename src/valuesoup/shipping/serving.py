@@ -7,8 +7,8 @@ from pathlib import Path
 
 from valuesoup.data import Message
 from valuesoup.data.transcripts import render_transcript
+from valuesoup.endpoint import BASE_NAME
 from valuesoup.errors import UserError
-from valuesoup.pipeline.serving import BASE_NAME
 from valuesoup.shipping.exported import ExportedPolicy
 from valuesoup.shipping.origin import Origin
 
@@ -17,6 +17,8 @@ MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 AT_A_TIME = 8
 """Most adapters of one batch; each takes its share of the GPU's memory, used or not, and the others wait on the CPU."""
 SERVE = "serve.sh"
+PROMPT = [Message(role="user", content="How do I bake bread?")]
+"""What examples ask."""
 
 
 def check_served_rank(label: str, rank: int) -> None:
@@ -47,6 +49,7 @@ def serve_command(policies: Sequence[ExportedPolicy], origin: Origin) -> str:
         lines.append("--trust-remote-code")
     lines += [
         f"--served-model-name {BASE_NAME}",
+        "--generation-config vllm",  # else a top_p or top_k in the base's own settings changes what was measured
         "--enable-lora",
         f"--max-lora-rank {served_rank(policies)}",
         f"--max-loras {min(len(policies), AT_A_TIME)}",
@@ -72,9 +75,7 @@ def client_example(name: str, chat: bool, temperature: float, max_tokens: int) -
         temperature: Of the run's answers.
         max_tokens: Of the run's answers.
     """
-    question = "How do I bake bread?"
-    prompt = [Message(role="user", content=question)]
-    asked = f"messages={json.dumps(prompt)}" if chat else f"prompt={json.dumps(render_transcript(prompt, True))}"
+    asked = f"messages={json.dumps(PROMPT)}" if chat else f"prompt={json.dumps(render_transcript(PROMPT, True))}"
     ask, answer = ("chat.completions", "message.content") if chat else ("completions", "text")
     return "\n".join(
         [

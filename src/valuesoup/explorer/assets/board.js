@@ -261,7 +261,7 @@ const axis = (which) => {
 root.append(
   h("div", { class: "vs-plot" }, legend, n > 2 ? h("div", { class: "vs-axes" }, axis(0), axis(1)) : null, svg,
     h("p", { class: "vs-note" }, hint, ` Each point is one evaluated candidate: its mean reward on the validation prompts. Large points are on their method's frontier${
-      data.methods.some((method) => !method.dial) ? ", rings are policies without a dial" : ""}. ${
+      data.methods.some((method) => !method.dial) ? ", rings are policies without a dial" : ""}, the grey diamond is the base model. ${
       dials.length ? "Pins between points are interpolated. " : ""}Lines at a pin are the ${Math.round(100 * data.level)} % intervals of the nearest candidate.`)),
   h("div", { class: "vs-cards" }, card("A"), card("B")));
 activate("A");

@@ -51,6 +51,8 @@ class Figure:
     missing: str
 
 
+MOST_DEPTHS = 12
+"""Ticks of an axis of layers."""
 DATA = "table"  # the name under which a specification refers to its figure's own rows
 CHOSEN = "chosen"
 """The signal that holds the id of the candidate that the reader chose on the page; empty in the files."""
@@ -110,6 +112,12 @@ def blocks(layers: Sequence[str]) -> list[int]:
     places = {layer: place for place, layer in enumerate(dict.fromkeys(layers))}
     found = (re.search(r"(?:^|\.)(\d+)(?:\.|$)", layer) for layer in layers)
     return [int(number[1]) if number else places[layer] for layer, number in zip(layers, found, strict=True)]
+
+
+def depth_axis(table: Table) -> alt.Axis:
+    """The axis of the field ``block``: ticks at depths that there are, at most as many as there is room for."""
+    depths = sorted({int(row["block"] or 0) for row in table.rows})
+    return alt.Axis(values=depths[:: -(-len(depths) // MOST_DEPTHS)], format="d")
 
 
 def value_pairs(count: int) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,17 @@
 import altair as alt
 import numpy as np
 
-from valuesoup.report.figures.base import Figure, Row, Table, blocks, method_colour, panels, present_methods, source
+from valuesoup.report.figures.base import (
+    Figure,
+    Row,
+    Table,
+    blocks,
+    depth_axis,
+    method_colour,
+    panels,
+    present_methods,
+    source,
+)
 from valuesoup.report.look import DASHES, cycle
 from valuesoup.report.model import ReportData
 
@@ -30,8 +40,8 @@ def _tips() -> list[alt.Tooltip]:
     return [*tips, *(alt.Tooltip(f"{when}:Q", format=".3g") for when in ("before", "after"))]
 
 
-def _depth() -> alt.X:
-    return alt.X("block:Q", title="layer", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=10))
+def _depth(table: Table) -> alt.X:
+    return alt.X("block:Q", title="layer", axis=depth_axis(table), scale=alt.Scale(nice=False, padding=10))
 
 
 def _title(scale: alt.Scale) -> str:
@@ -40,7 +50,7 @@ def _title(scale: alt.Scale) -> str:
 
 def _after(data: ReportData, table: Table, scale: alt.Scale, width: int) -> alt.LayerChart:
     pairs = list(dict.fromkeys(str(row["pair"]) for row in table.rows))
-    chart = source(table).encode(x=_depth(), color=method_colour(data.results, present_methods(table)))
+    chart = source(table).encode(x=_depth(table), color=method_colour(data.results, present_methods(table)))
     title = _title(scale)
     points = chart.mark_point(filled=True, size=22, opacity=0.35).encode(
         y=alt.Y("after:Q", title=title, scale=scale), tooltip=_tips()
@@ -57,7 +67,7 @@ def _change(data: ReportData, table: Table, scale: alt.Scale) -> alt.LayerChart:
     """From an open to a full point per layer and pair of the methods that were penalised."""
     title = _title(scale)
     chart = source(table).transform_filter("isValid(datum.before)")
-    chart = chart.encode(x=_depth(), color=method_colour(data.results, present_methods(table)), tooltip=_tips())
+    chart = chart.encode(x=_depth(table), color=method_colour(data.results, present_methods(table)), tooltip=_tips())
     before, after = (alt.Y(f"{when}:Q", title=title, scale=scale) for when in ("before", "after"))
     layers = [
         chart.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=before, y2="after:Q"),

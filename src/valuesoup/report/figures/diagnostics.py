@@ -21,7 +21,7 @@ from valuesoup.report.figures.base import (
 from valuesoup.report.look import BASE_COLOUR, VALUE_COLOURS
 from valuesoup.report.model import ReportData, is_base
 from valuesoup.report.schema import CandidateResult
-from valuesoup.report.tables import interval, label_of, number
+from valuesoup.report.tables import interval, label_of, number, short
 
 ALL = "all pairs"  # what the results call the conflict without any filter
 PAIR = "dataset"  # the field that tells panels apart, by the two values compared
@@ -46,11 +46,6 @@ def _between(first: str, second: str) -> str:
 
 def _float(found: object) -> float | None:
     return float(found) if isinstance(found, int | float) else None
-
-
-def _short(found: object) -> str:
-    """A number of any size for reading, with two digits."""
-    return f"{_size(found):.2g}".replace("-", "−")
 
 
 def _size(found: object) -> float:
@@ -212,7 +207,7 @@ def _path_caption(data: ReportData, table: Table) -> str:
             worst = max(middle, key=lambda row: _size(row["y"]))
             of = f", {worst[PAIR]}" if len(middle) > 1 else ""
             gap, low, high, predicted, distance = (
-                _short(worst[key]) for key in ("y", "low", "high", "predicted", "distance")
+                short(_size(worst[key])) for key in ("y", "low", "high", "predicted", "distance")
             )
             ends = "" if worst["low"] is None else f" [{low}, {high}]"
             said.append(f"{method}{of} {gap}{ends}, predicted {predicted}, ‖d‖² {distance}")

@@ -127,7 +127,8 @@ def _caption(data: ReportData, table: Table) -> str:
     )
     text += ". " if len(data.results["values"]) == 1 else "; thin lines are single candidates. "
     text += (
-        "A step that the base takes too is between the prompts; what a method falls beyond it was luck of the choice."
+        "A step that the base takes too is between the prompts; what a method falls beyond it is luck of the choice, "
+        "or chance."
     )
     searched = [name for name, of in (data.results.get("methods") or {}).items() if of.get("search")]
     if searched:

@@ -9,7 +9,7 @@ from valuesoup.report.figures.base import Row, Table, extra, method_colour, meth
 from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
 from valuesoup.report.look import BASE_COLOUR
 from valuesoup.report.study import Spread, StudyData, policy_label
-from valuesoup.report.tables import interval, number
+from valuesoup.report.tables import number, short
 
 _ROW = 24  # pixels of one line
 _CEILING = "ceiling"
@@ -160,12 +160,18 @@ def _connectivity_caption(study: StudyData, table: Table) -> str:
         gaps = [path["largest_gap"] for path in paths if path["largest_gap"]]
         if gaps:
             worst = max(gaps, key=lambda gap: float(gap["mean"]))
-            told.append(f"{listed(names)} {interval(worst['mean'], worst['low'], worst['high'])}")
+            told.append(f"{listed(names)} {_gap_text(worst)}")
     return (
         f"The loss on held-out pairs between every two vectors of a method, over {seeds_text(study)}: a gap above zero "
         "is what merging costs, below zero what it gains (Eq. 22); a positive curvature predicts a gain (Eq. 24). "
-        f"Most costly gaps: {'; '.join(told)}."
+        f"Highest gap of each: {'; '.join(told)}."
     )
+
+
+def _gap_text(gap: Spread) -> str:
+    """A gap of any size with its interval: small ones are not rounded to nothing."""
+    mean, low, high = (None if end is None else short(end) for end in (gap["mean"], gap["low"], gap["high"]))
+    return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
 
 
 def _correlation(study: StudyData) -> Table:

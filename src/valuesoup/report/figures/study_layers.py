@@ -5,14 +5,22 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from valuesoup.report.figures.base import Row, Table, blocks, method_colour, panels, present_methods, source
+from valuesoup.report.figures.base import (
+    Row,
+    Table,
+    blocks,
+    depth_axis,
+    method_colour,
+    panels,
+    present_methods,
+    source,
+)
 from valuesoup.report.figures.dependence import WIDE
 from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
 from valuesoup.report.model import LayerDependence, LayerGeometry
 from valuesoup.report.study import StudyData, over_seeds
 from valuesoup.report.tables import number
 
-MOST_TICKS = 12
 Entries = Sequence[LayerGeometry] | Sequence[LayerDependence]
 
 
@@ -48,7 +56,7 @@ def _panel(study: StudyData, table: Table, field: str, title: str, scale: alt.Sc
     only = _drawn(table)
     chart = source(table).transform_filter(alt.FieldEqualPredicate(field="field", equal=field))
     chart = chart.transform_filter("datum.method == datum.drawn_as").encode(
-        x=alt.X("block:Q", title="layer", axis=_depths(table), scale=alt.Scale(nice=False, padding=8)),
+        x=alt.X("block:Q", title="layer", axis=depth_axis(table), scale=alt.Scale(nice=False, padding=8)),
         color=method_colour(study.results, only),
     )
     tips = [alt.Tooltip("method:N"), alt.Tooltip("block:Q", title="layer")]
@@ -67,12 +75,6 @@ def _panel(study: StudyData, table: Table, field: str, title: str, scale: alt.Sc
         before = before.transform_filter("datum.method == datum.drawn_as").mark_line(strokeWidth=1.6, strokeDash=[4, 4])
         layers.append(before.encode(x="block:Q", y=alt.Y("y:Q", scale=scale), color=method_colour(study.results, only)))
     return alt.layer(*layers).properties(width=width, height=260)
-
-
-def _depths(table: Table) -> alt.Axis:
-    """Ticks at depths that there are, at most as many as there is room for."""
-    depths = sorted({int(row["block"] or 0) for row in table.rows})
-    return alt.Axis(values=depths[:: -(-len(depths) // MOST_TICKS)], format="d")
 
 
 _TIPS = (("y", "mean"), ("low", "low"), ("high", "high"))

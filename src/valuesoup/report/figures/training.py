@@ -8,6 +8,7 @@ from valuesoup.report.figures.base import (
     Row,
     Table,
     blocks,
+    depth_axis,
     method_colour,
     panels,
     present_methods,
@@ -39,7 +40,7 @@ def _layers(data: ReportData) -> Table:
 def _geometry_panel(data: ReportData, table: Table, field: str, title: str) -> alt.LayerChart:
     pairs = list(dict.fromkeys(str(row["pair"]) for row in table.rows))
     chart = source(table).encode(
-        x=alt.X("block:Q", title="layer", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8)),
+        x=alt.X("block:Q", title="layer", axis=depth_axis(table), scale=alt.Scale(nice=False, padding=8)),
         color=method_colour(data.results, present_methods(table)),
     )
     points = chart.mark_point(filled=True, size=22, opacity=0.35).encode(

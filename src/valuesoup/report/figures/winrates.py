@@ -97,8 +97,8 @@ def _caption(data: ReportData, table: Table) -> str:
     if seeds:
         interval = f"its {level} Student interval over {seeds} seeds" if seeds > 1 else "no interval from one seed"
     text = (
-        f"Whose answer is better under each value, as judged by {judged['judge']['model']} in both orders: a win in "
-        "one order that the other does not contradict is a win; contradictions and identical answers are ties. "
+        f"Whose answer is better under each value, as judged by {judged['judge']['model']} in both orders: the same "
+        "winner twice is a win, anything else a tie, as are identical answers. "
         f"The point is the win rate, ties as half, with {interval}; the dashed line is a draw. "
     )
     for value, of in judged["judges"].items():

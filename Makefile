@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 2
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint audit format bench clean
 
 setup: $(STAMP)
 
@@ -19,13 +20,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/valuesoup demo
 
+# Two processes of one thread each; a file's tests stay together, for what they share.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-lint: setup
+lint: setup audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of what is installed; says so and goes on where there are no advisories to be had.
+audit: setup
+	$(BIN)/python tests/security/audit.py
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, field_validator
 
-from valuesoup.errors import RunError, UserError
+from valuesoup.errors import RunError, UserError, ValuesoupError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+GRACE = 2.0
+"""Seconds that requests under way may still take when the endpoint is given up."""
 _WRONG = (401, 404)
 """Status codes that say that address, model or key are wrong, whatever was asked; 403 may also mean one request."""
 
@@ -193,6 +195,7 @@ class _Asking(Generic[R]):
         self.least = min(requests, self.patience)
         self.answered = bool(replies)
         self.failures = 0
+        self.over = False
         self.key = os.environ.get(server.key_env, "")
 
     async def all(self, missing: Mapping[str, Request[R]]) -> None:
@@ -212,6 +215,11 @@ class _Asking(Generic[R]):
             ]
             try:
                 await asyncio.gather(*workers)
+            except ValuesoupError:
+                # Nothing new is asked, and what the server is answering just now is not lost.
+                self.over = True
+                await asyncio.wait(workers, timeout=GRACE)
+                raise
             finally:
                 for worker in workers:
                     worker.cancel()
@@ -219,6 +227,8 @@ class _Asking(Generic[R]):
 
     async def _work(self, client: "AsyncOpenAI", queue: Iterator[tuple[str, Request[R]]]) -> None:
         for key, request in queue:
+            if self.over:
+                return
             reply = await self._one(client, request)
             self.replies[key] = reply
             if reply.text is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -205,7 +205,7 @@ class EvaluationConfig(Section):
 class MethodConfig(Section):
     """A method: a preset, a preset with changes, or the three choices spelled out."""
 
-    name: str = Field(pattern=r"^[\w.+τρ-]{1,60}$")
+    name: str = Field(pattern=r"^[\w+τρ-][\w.+τρ-]{0,59}$")
     """Unique in the run."""
     preset: str | None = None
     """Name of a preset, of this package or of another one; `valuesoup methods` lists them."""
@@ -250,8 +250,7 @@ class MethodConfig(Section):
                 raise ValueError("max_length is the same for every method of a run")
             if name not in TrainingSettings.model_fields:
                 raise ValueError(f"there is no setting '{name}'{did_you_mean(name, TrainingSettings.model_fields)}")
-            kind = TrainingSettings.model_fields[name].annotation
-            if isinstance(item, bool) and bool not in (kind, *get_args(kind)):
+            if isinstance(item, bool) and name not in ("bf16", "gradient_checkpointing"):
                 raise ValueError(f"{name} is a number, not {str(item).lower()}")
         return training
 

@@ -1,6 +1,6 @@
 """Reading a configuration file: YAML with overrides; every mistake is answered with file, line and the right key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -14,6 +14,8 @@ from valuesoup.errors import UserError, did_you_mean
 Place = tuple[str | int, ...]
 MOST_NODES = 100_000
 """Entries of a configuration, what anchors repeat counted each time."""
+MOST_TOLD = 20
+"""Mistakes of one configuration that are told at once."""
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -31,7 +33,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"there is no configuration {file}; `valuesoup demo` runs without one.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"configuration {file} cannot be read: {error}.") from None
     return parse_config(text, str(file), overrides)
 
@@ -50,7 +52,7 @@ def parse_config(text: str, name: str, overrides: Iterable[str] = ()) -> RunConf
         for end in range(1, len(keys)):  # sections that the override makes
             origins.setdefault(keys[:end], f"--set {override}")
     try:
-        return RunConfig.model_validate(content)
+        config = RunConfig.model_validate(content)
     except ValidationError as error:
         faults = error.errors()
         places = [fault["loc"] for fault in faults]
@@ -61,7 +63,15 @@ def parse_config(text: str, name: str, overrides: Iterable[str] = ()) -> RunConf
             if fault["type"] != "too_short"
             or not any(place[: len(fault["loc"])] == fault["loc"] for place in places if len(place) > len(fault["loc"]))
         ]
-        raise UserError("\n".join(dict.fromkeys(_sentence(fault, name, origins, content) for fault in told))) from None
+        sentences = list(dict.fromkeys(_sentence(fault, name, origins, content) for fault in told))
+        more = len(sentences) - MOST_TOLD
+        raise UserError(
+            *sentences[:MOST_TOLD], *([f"{name}: {more} more such mistakes are not shown."] if more > 0 else [])
+        ) from None
+    for place, value in _truths(content, config):
+        where = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), name)
+        raise UserError(f"{where}: {'.'.join(place)}: input should be a number, not {str(value).lower()}.")
+    return config
 
 
 def dump_config(config: RunConfig) -> str:
@@ -80,6 +90,8 @@ def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{name}{where}: not valid YAML ({problem}).") from None
+    except (AttributeError, KeyError, TypeError):  # of PyYAML, where a tag such as !!timestamp belies its text
+        raise UserError(f"{name}: not valid YAML (a tag that begins with !! does not fit what follows it).") from None
 
 
 def _check_tree(tree: yaml.Node | None, name: str) -> None:
@@ -109,6 +121,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _truths(content: Any, read: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the places where true or false (in YAML also yes, no, on and off) was read as the number 1 or 0."""
+    if isinstance(content, bool):
+        if type(read) in (int, float):
+            yield place, content
+    elif isinstance(content, Mapping):
+        for key, item in content.items():
+            inner = read.get(key) if isinstance(read, Mapping) else getattr(read, key, None)
+            yield from _truths(item, inner, (*place, key))
+    elif isinstance(content, list) and isinstance(read, tuple) and len(content) == len(read):
+        for index, (item, inner) in enumerate(zip(content, read, strict=True)):
+            yield from _truths(item, inner, (*place, str(index)))
 
 
 def _override(content: dict[str, Any], override: str) -> tuple[str, ...]:

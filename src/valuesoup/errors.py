@@ -3,11 +3,24 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_LINE = 1000
+"""Characters of a line of an error's text; of a longer one the middle is left out."""
+
 
 class ValuesoupError(Exception):
-    """Base of every error that valuesoup raises on purpose; its text is complete without a traceback."""
+    """Base of every error that valuesoup raises on purpose; its text is complete without a traceback.
+
+    Its arguments are sentences, as many as there are mistakes, and each is a line of its text.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the sentences fit for a terminal: they may quote keys and names out of files that nobody trusts.
+
+        Control characters, which could move the cursor or paint over what stands there, are shown by their codes.
+        """
+        return "\n".join(_shown(str(sentence)) for sentence in self.args)
 
 
 class UserError(ValuesoupError):
@@ -18,6 +31,17 @@ class UserError(ValuesoupError):
 
 class RunError(ValuesoupError):
     """The input was right but the run failed (disk, memory, NaN loss); the command line exits with 1."""
+
+
+def _shown(sentence: str) -> str:
+    if len(sentence) > LONGEST_LINE:
+        half = LONGEST_LINE // 2 - 8
+        sentence = f"{sentence[:half]} … {sentence[-half:]}"
+    if sentence.isprintable():
+        return sentence
+    line = " ".join(sentence.split("\n"))
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 2]} …"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

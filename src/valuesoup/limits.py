@@ -20,6 +20,21 @@ def refusal(error: Exception) -> str:
     return type(error).__name__
 
 
+def loading_fault(error: Exception) -> str:
+    """Return in words why a model's files do not load; what is no fault of theirs is raised again.
+
+    Args:
+        error: What transformers raised.
+    """
+    from safetensors import SafetensorError
+
+    if type(error).__name__ == "UnpicklingError":  # torch's advice would be to run what the file holds
+        return "a torch file of it is damaged or holds more than weights, and nothing else is loaded"
+    if not isinstance(error, OSError | ValueError | KeyError | RuntimeError | SafetensorError) or out_of_memory(error):
+        raise error
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def scaled_beyond(config: Any) -> int | None:
     """Return the tokens beyond which rotary embeddings depend on the length of the whole text; None: they never do.
 

@@ -1,7 +1,10 @@
 """A stretch of raw rows from one file or data set, read as typed columns; errors name the file and the row."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -17,6 +20,7 @@ from valuesoup.errors import UserError, did_you_mean
 Row = Mapping[str, object]
 T = TypeVar("T")
 
+_LARGEST = 2**53  # beyond it a float takes one whole number for another
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -41,6 +45,8 @@ class Block:
         Raises:
             UserError: A row is not a mapping of column names to values.
         """
+        if not isinstance(rows, Iterable):
+            raise UserError(f"{name}: needed are rows (mappings of columns), got {_shown(rows)}")
         taken = list(islice(rows, limit))
         for number, row in enumerate(taken, start=1):
             if not isinstance(row, Mapping):
@@ -59,6 +65,9 @@ class Block:
         except pa.ArrowInvalid as error:
             last = first_row + table.num_rows - 1
             raise UserError(f"{name}, rows {first_row} to {last}: a column is damaged: {error}") from error
+        twice = next((one for one in table.column_names if table.column_names.count(one) > 1), None)
+        if twice is not None:
+            raise UserError(f"{name} has two columns named '{twice}'; which one counts cannot be told")
         return cls(name, np.arange(first_row, first_row + table.num_rows), table)
 
     def __len__(self) -> int:
@@ -66,9 +75,17 @@ class Block:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; of mappings, those that any row has."""
+        """Names of the columns; of mappings, those that any row has.
+
+        Raises:
+            UserError: A name is no text, or holds half a surrogate pair.
+        """
         if isinstance(self.data, list):
-            return list(dict.fromkeys(key for row in self.data for key in row))
+            names = dict.fromkeys(key for row in self.data for key in row)
+            for name in names:
+                if not isinstance(name, str) or _is_broken(name):
+                    raise UserError(f"{self.name} has a column named {name!r:.40}; a name is a text in valid Unicode")
+            return list(names)
         return list(self.data.column_names)
 
     def where(self, index: int) -> str:
@@ -118,15 +135,19 @@ class Block:
         """Return the (N,) numbers of a column (booleans as 0 and 1), NaN where a row has none.
 
         Raises:
-            UserError: A value is neither a number nor a boolean (the row is named).
+            UserError: A value is neither a number nor a boolean, or is infinite or too large for a float (the row is
+            named).
         """
         if isinstance(self.data, list):
             return np.array(self.each([r.get(name) for r in self.data], partial(number, what=f"'{name}'")))
         column = self._arrow(name)
-        if not _is_numeric(column.type):
-            return np.array(self.each(column.to_pylist(), partial(number, what=f"'{name}'")))
-        whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-        return np.asarray(pc.fill_null(whole.cast(pa.float64()), float("nan")), dtype=np.float64)
+        if _is_numeric(column.type):
+            whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+            with suppress(pa.ArrowInvalid):  # whole numbers of more digits than a float has
+                found = np.asarray(pc.fill_null(whole.cast(pa.float64()), float("nan")), dtype=np.float64)
+                if not np.isinf(found).any():
+                    return found
+        return np.array(self.each(column.to_pylist(), partial(number, what=f"'{name}'")))
 
     def each(self, values: Iterable[object], convert: Callable[[object], T]) -> list[T]:
         """Apply ``convert`` to (N,) values of this block's rows, naming the row in any ``UserError``."""
@@ -182,11 +203,13 @@ def number(value: object, what: str) -> float:
     """Return a number or boolean as a float, None as NaN.
 
     Raises:
-        UserError: It is something else.
+        UserError: It is something else, infinite, or a whole number of more digits than a float has.
     """
     if value is None:
         return float("nan")
-    if isinstance(value, (bool, int, float)):
+    if (isinstance(value, int) and abs(value) > _LARGEST) or (isinstance(value, float) and math.isinf(value)):
+        raise UserError(f"{what} must be a finite number, and a whole one at most 2^53 in size")
+    if isinstance(value, (bool, int, float, Decimal)):
         return float(value)
     raise UserError(f"{what} must be a number, got {_shown(value)}")
 

@@ -241,7 +241,7 @@ class Pairs:
             raise UserError(f"no file of pairs at {path}")
         try:
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is not a readable Parquet file of pairs: {error}") from error
         metadata = table.schema.metadata or {}
         if _DROPPED not in metadata:

@@ -169,7 +169,7 @@ def _completion(item: object, what: str) -> tuple[str, dict[str, float]]:
         except UnicodeEncodeError:
             raise UserError(f"{what} is not valid Unicode") from None
     scores = {
-        str(key): float(score)
+        str(key): number(score, f"'{key}' of {what}")
         for key, score in item.items()
         if isinstance(score, (bool, int, float)) and key not in _NO_ATTRIBUTES
     }
@@ -187,7 +187,7 @@ def _rating(rating: object, what: str) -> float:
         if rating.strip() in _UNRATED:
             return float("nan")
         try:
-            return float(rating)
+            return number(float(rating), what)
         except ValueError:
             raise UserError(f"{what} must be a number, got {rating!r}") from None
     return number(rating, what)

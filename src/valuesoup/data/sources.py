@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +114,7 @@ def _open(
     arguments: Mapping[str, object] | None,
     limit: int | None,
 ) -> Iterator[Block]:
-    if isinstance(source, str) and not Path(source).exists():
+    if isinstance(source, str) and not _exists(source):
         if FUNCTION_NAME.fullmatch(source):
             yield Block.from_rows(source, _call(source, arguments or {}), limit)
             return
@@ -125,6 +125,8 @@ def _open(
         yield Block.from_rows("memory", source, limit)
         return
     path = Path(source)
+    if not _exists(path):
+        raise UserError(f"there is no file or folder {path}{_near(path)}")
     if path.is_file():
         if data_dir is not None:
             raise UserError(f"{path} is a file, so it has no sub-folder '{data_dir}'")
@@ -136,7 +138,16 @@ def _open(
     yield from _folder(folder, split)
 
 
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no name that a file can have, or a folder that may not be read
+        return False
+
+
 def _near(path: Path) -> str:
+    if not _exists(path.parent):
+        return ""
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, siblings)
     return hint if "did you mean" in hint else ""  # a whole folder's listing would bury the message
@@ -171,16 +182,30 @@ def _hub(name: str, data_dir: str | None, split: str) -> Iterator[Block]:
 def _folder(folder: Path, split: str) -> Iterator[Block]:
     with _reading(folder):
         if (folder / "dataset_dict.json").is_file():
-            splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+            splits = _names(folder / "dataset_dict.json", lambda found: found["splits"])
             if split not in splits:
                 raise UserError(f"{folder} has no split '{split}'{did_you_mean(split, splits)}")
             folder = folder / split
         if (folder / "state.json").is_file():
-            files = json.loads((folder / "state.json").read_text())["_data_files"]
-            yield from batches(str(folder), _arrow_tables([folder / item["filename"] for item in files]))
+            names = _names(folder / "state.json", lambda found: [item["filename"] for item in found["_data_files"]])
+            yield from batches(str(folder), _arrow_tables([folder / name for name in names]))
             return
     for path in _files_of_split(folder, split):
         yield from _file(path)
+
+
+def _names(path: Path, take: Callable[[Any], Any]) -> list[str]:
+    """Return names of what stands beside a file that a saved data set describes itself with."""
+    try:
+        names = take(json.loads(path.read_text(encoding="utf-8")))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read, it is damaged or not what its name says: {type(error).__name__}"
+        ) from error
+    for name in names if isinstance(names, list) else [names]:
+        if not isinstance(name, str) or not isinstance(names, list) or Path(name).name != name or name == "..":
+            raise UserError(f"{path} must name what stands beside it, not {name!r:.60}")
+    return list(names)
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
@@ -216,11 +241,11 @@ def _file(path: Path) -> Iterator[Block]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, KeyError, json.JSONDecodeError, zlib.error, pa.ArrowInvalid) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path} cannot be read, it is damaged or not what its name says: {reason}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error
+    except (OSError, EOFError, LookupError, RecursionError, ValueError, zlib.error, pa.ArrowException) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path} cannot be read, it is damaged or not what its name says: {reason}") from error
 
 
 def _arrow_tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
@@ -278,6 +303,8 @@ def _json_lines(path: Path, opened: IO[str]) -> Iterator[Block]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})") from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+                raise UserError(f"{path}, line {number}: {error}") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: needed is an object with one row, got {line[:40]!r}")
             rows.append(row)

@@ -52,7 +52,8 @@ def render(messages: Messages, tokenizer: Tokenizer | None = None, add_generatio
     conversation = [dict(message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except jinja2.TemplateError as error:
+    # transformers renders it in a sandbox; what is wrong with a template is raised as Python raises it.
+    except (jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"the chat template refuses a conversation of the roles {roles}: {error}") from error
     return str(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TextIO, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, TypeAdapter, field_validator
 
 from valuesoup.errors import RunError, UserError, ValuesoupError
 
@@ -144,12 +144,11 @@ def read_answers(answered: Path, kind: type[R]) -> dict[str, R]:
     if len(whole) < len(content):
         with answered.open("r+b") as file:
             file.truncate(len(whole))
-    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
+    reply = TypeAdapter(kind)
+    for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
-            key = row.pop("key")
-            found[key] = kind(**row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found[str(json.loads(line)["key"])] = reply.validate_json(line, strict=True)
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{answered}, line {number} is no answer of an endpoint; remove that line.") from None
     return found
 

@@ -81,7 +81,7 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
                 f"{', '.join(methods)}; combine runs of one configuration."
             )
         for part in ("geometry", "filters", "expansions"):
-            if _names(run[part]) != _names(first[part]):  # type: ignore[literal-required]
+            if _names(run[part]) != _names(first[part]):
                 raise UserError(
                     f"results of seed {run['seed']} have another {part} than those of seed {first['seed']}; combine "
                     "runs of one configuration."

@@ -79,6 +79,9 @@ class Preset:
         }
         schema = create_model(f"{self.name} settings", __config__=ConfigDict(extra="forbid"), **fields)
         given = schema(**arguments)
+        for name, value in arguments.items():
+            if isinstance(value, bool) and type(getattr(given, name)) in (int, float):  # pydantic takes true for 1
+                raise UserError(f"method '{self.name}': {name} is a number, not {str(value).lower()}")
         made = self.function(**{name: getattr(given, name) for name in given.model_fields_set})
         if not isinstance(made, Method):
             raise UserError(f"method '{self.name}' returns {type(made).__name__}, not a valuesoup.methods.Method.")

@@ -30,7 +30,7 @@ from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.results import candidate_id
 from valuesoup.pipeline.run import CONFIG, RESULTS, STUDY, open_store, read_results
-from valuesoup.pipeline.study import seed_folders
+from valuesoup.pipeline.study import read_seeds, seed_folders
 from valuesoup.store import Artifact, Node
 
 SCHEMA = 1
@@ -140,16 +140,7 @@ def _open_run(name: str, folder: Path) -> _Side:
 
 def _open_study(name: str, folder: Path) -> _Side:
     """Read the results of a study; their means over prompts are all that is asked, so that no artifact is needed."""
-    try:
-        seeds = json.loads((folder / STUDY).read_text(encoding="utf-8"))["seeds"]
-    except FileNotFoundError:
-        raise UserError(
-            f"the study in {folder} has not finished: it has no {STUDY}; run its configuration again with --out "
-            f"{folder}."
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / STUDY} is damaged; run the configuration again, it makes the file anew.") from None
-    runs = [folder / f"seed-{seed}" for seed in seeds]
+    runs = [folder / f"seed-{seed}" for seed in read_seeds(folder)]
     return _Side(name, folder, load_config(runs[0] / CONFIG), [read_results(run) for run in runs])
 
 

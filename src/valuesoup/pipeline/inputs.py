@@ -9,7 +9,7 @@ from valuesoup.config import BaseConfig, DataConfig, RewardConfig
 from valuesoup.data import load_function, source_hash
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
 from valuesoup.rewards.classifier import quiet
-from valuesoup.store import Artifact, Identified, hash_path
+from valuesoup.store import KEPT, Artifact, Identified, fingerprint, hash_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,7 +132,18 @@ def base_path(base: Artifact | BaseRef) -> str:
 
 
 def open_reward(reward: Artifact | RewardRef, device: str) -> RewardSource:
-    """Return the reward that a stage was given: a model trained here, or one that exists."""
+    """Return the reward that a stage was given: a model trained here, or one that exists.
+
+    A worker that has opened it for the last stage hands out the same one, with its model in memory.
+    """
+    key = (reward.key if isinstance(reward, Artifact) else fingerprint(reward.fingerprint), device)
+    source = KEPT.get(key, lambda: _opened(reward, device))
+    if isinstance(source, ClassifierReward):
+        source.truncated = 0  # counts those of one stage
+    return source
+
+
+def _opened(reward: Artifact | RewardRef, device: str) -> RewardSource:
     if isinstance(reward, Artifact):
         settings: Mapping[str, Any] = reward.json("settings.json")
         return ClassifierReward(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from valuesoup.data.pairs import Messages
 from valuesoup.errors import RunError, UserError
+from valuesoup.limits import loading_fault
 from valuesoup.rewards.batching import CPU_TOKENS, GPU_TOKENS, Budget, padded_logits
 from valuesoup.rewards.rendering import Renderer, check_template
 
@@ -273,8 +274,8 @@ class _Loaded:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 name, dtype=reward.dtype, output_loading_info=True, revision=revision, trust_remote_code=trusted
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"Reward model '{reward.model}' does not load ({first_line(error)}).") from None
+        except Exception as error:
+            raise UserError(f"Reward model '{reward.model}' does not load ({loading_fault(error)}).") from None
         if report["missing_keys"]:
             raise UserError(
                 f"'{reward.model}' is not a trained sequence classifier: its files have no weights for "

@@ -204,7 +204,7 @@ class RewardTable:
             raise UserError(f"There is no reward table at {path}.")
         try:
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
         if tuple(table.column_names) != _COLUMNS:
             raise UserError(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from valuesoup.data.pairs import Messages, Pairs
 from valuesoup.errors import RunError, UserError
-from valuesoup.rewards.classifier import ClassifierReward, first_line, length_limit, load_tokenizer, pad_token, quiet
+from valuesoup.limits import loading_fault
+from valuesoup.rewards.classifier import ClassifierReward, length_limit, load_tokenizer, pad_token, quiet
 from valuesoup.rewards.rendering import Renderer, check_template
 from valuesoup.store.progress import Progress
 
@@ -46,7 +47,7 @@ class RewardTraining(BaseModel):
     max_length: PositiveInt | None = None
     """Most tokens of prompt and response together, at most the model's own limit (None takes that); a pair with a
     longer side is dropped and counted, never cut."""
-    seed: NonNegativeInt | None = None
+    seed: int | None = Field(None, ge=0, lt=2**32)
     """Seed of the new head and of the order of the pairs; None takes 0, and in a run the run's own."""
     rank: PositiveInt | None = None
     """Rank of a LoRA on all linear layers, merged when training ends; None trains all weights."""
@@ -167,8 +168,8 @@ def _load_base(
         model = AutoModelForSequenceClassification.from_pretrained(
             str(base), num_labels=1, dtype="float32", revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"The base '{base}' of a reward model does not load ({first_line(error)}).") from None
+    except Exception as error:
+        raise UserError(f"The base '{base}' of a reward model does not load ({loading_fault(error)}).") from None
     tokenizer.pad_token_id = pad_token(model.config, tokenizer)
     return model
 

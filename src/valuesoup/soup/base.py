@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from valuesoup.errors import UserError
+from valuesoup.limits import loading_fault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,8 +75,8 @@ def load_model(
         model, found = AutoModelForCausalLM.from_pretrained(
             str(base), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"base '{base}' does not load ({_first_line(error)}).") from None
+    except Exception as error:
+        raise UserError(f"base '{base}' does not load ({loading_fault(error)}).") from None
     if found["missing_keys"]:
         # transformers would draw them at random and only warn.
         raise UserError(

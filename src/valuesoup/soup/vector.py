@@ -1,6 +1,7 @@
 """Value vectors: the change of weights that training on one value made, kept as LoRA factors, in PEFT's format."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +98,12 @@ class ValueVector:
             tensors = load_file(folder / ADAPTER_WEIGHTS)
         except FileNotFoundError:
             raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}; a PEFT adapter folder holds one.") from None
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise UserError(f"{folder / ADAPTER_WEIGHTS} is damaged ({error}); save the adapter again.") from None
         record = folder / BASE_RECORD
         known = _read_json(record) if record.is_file() else {}
+        if not isinstance(known.get("base_fingerprint"), str | None):
+            raise UserError(f"{record} is damaged: base_fingerprint must be a text; save the adapter again.")
         return cls(
             layers=_pair_factors(tensors, config, folder),
             base=str(config.get("base_model_name_or_path") or ""),
@@ -144,7 +147,11 @@ class ValueVector:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # no name that a folder can have
+        there = False
+    if not there:
         raise UserError(f"{folder} is not a PEFT adapter: it has no {ADAPTER_CONFIG}.")
     config = _read_json(path)
     if config.get("peft_type") != "LORA":
@@ -155,7 +162,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a valid JSON object; save the adapter again.")
@@ -180,6 +187,8 @@ def _pair_factors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], fold
     down, up = {}, {}
     for key, tensor in tensors.items():
         name = key.removeprefix(_PREFIX)
+        if not tensor.is_floating_point():
+            raise UserError(f"adapter {folder}: {key} holds {tensor.dtype}, not floating-point numbers.")
         if not torch.isfinite(tensor).all():
             raise UserError(f"adapter {folder}: {key} holds NaN or infinite numbers; train it again.")
         if name.endswith(".lora_A.weight") and tensor.dim() == 2:
@@ -194,15 +203,31 @@ def _pair_factors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], fold
         raise UserError(f"adapter {folder}: the factors A and B of {where} are incomplete.")
     layers = {}
     for name, A in down.items():
+        if not name or not A.numel() or not up[name].numel():
+            raise UserError(f"adapter {folder}: the factors of '{name}' are empty, or belong to no layer.")
         if A.shape[0] != up[name].shape[1]:
             raise UserError(f"adapter {folder}: the factors of {name} have ranks {A.shape[0]} and {up[name].shape[1]}.")
-        layers[name] = Factors(A, up[name], _scale(name, int(A.shape[0]), config))
+        layers[name] = Factors(A, up[name], _scale(name, int(A.shape[0]), config, folder))
+        # A bound on every entry of ΔW, without forming it.
+        largest = layers[name].scale * A.abs().max().double() * up[name].abs().max().double() * A.shape[0]
+        if largest.abs() > torch.finfo(torch.float32).max:
+            raise UserError(f"adapter {folder}: the weights of {name} are too large for float32; train it again.")
     return layers
 
 
-def _scale(layer: str, rank: int, config: Mapping[str, Any]) -> float:
+def _scale(layer: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
     from peft.utils.other import get_pattern_key
 
+    where = f"{folder / ADAPTER_CONFIG}"
     alphas = config.get("alpha_pattern") or {}
-    alpha = float(alphas.get(get_pattern_key(alphas.keys(), layer), config.get("lora_alpha", rank)))
-    return float(alpha / rank**0.5) if config.get("use_rslora") else alpha / rank
+    rooted = config.get("use_rslora") or False
+    if not isinstance(alphas, Mapping) or not isinstance(rooted, bool):
+        raise UserError(f"{where}: alpha_pattern must be a mapping and use_rslora true or false.")
+    try:
+        key = get_pattern_key(alphas.keys(), layer)
+    except re.error as error:
+        raise UserError(f"{where}: a key of alpha_pattern is no pattern of layer names ({error}).") from None
+    alpha = alphas.get(key, config.get("lora_alpha", rank))
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < abs(alpha) < 1e30:
+        raise UserError(f"{where}: the alpha of {layer} must be a number other than 0, not {alpha!r:.40}.")
+    return float(alpha / rank**0.5) if rooted else alpha / rank

@@ -1,17 +1,18 @@
 """The commands that run a configuration and look at its state: demo, run, status, report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from valuesoup.cli.app import console
+from valuesoup.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from valuesoup.pipeline.run import Finished
-    from valuesoup.store import Progress
+    from valuesoup.store import Cluster, Progress
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. Repeatable.")]
 JOBS = "Stages to run side by side, each in its own process."
@@ -36,7 +37,27 @@ def demo(
 def run(
     config: Annotated[Path, typer.Argument(help="Configuration, a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/ and the configuration's name.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help=JOBS)] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help=JOBS, show_default="1; with Ray, as many as fit the cluster")
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where stages run: on this machine, or on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="With Ray: a running cluster, HOST:PORT, or auto for the one that this machine is part of."),
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="With Ray: CPUs of a stage.", show_default="the cluster's, shared out among the jobs"),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="With Ray: GiB of a stage.", show_default="memory is not counted")
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep finished stages there too, s3://…, for machines that share no folder."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Run a configuration, or continue it: what is done is not done again."""
@@ -44,7 +65,16 @@ def run(
 
     in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
     folder = out or (config.parent if in_run else Path("runs") / config.stem)
-    _run(load_config(config, set_ or ()), folder, jobs)
+    cluster = None
+    if executor == "ray":
+        from valuesoup.store import Cluster
+
+        cluster = Cluster(address, cpus, memory)
+    else:
+        for name, given in (("--address", address), ("--cpus", cpus), ("--memory", memory)):
+            if given is not None:
+                raise UserError(f"{name} belongs to a Ray cluster; add --executor ray, or leave it out.")
+    _run(load_config(config, set_ or ()), folder, jobs, cluster, artifacts)
 
 
 def status(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
@@ -79,7 +109,9 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a st
         print(write_run_report(open_run(run)))
 
 
-def _run(config: Any, out: Path, jobs: int) -> None:
+def _run(
+    config: Any, out: Path, jobs: int | None, cluster: "Cluster | None" = None, artifacts: str | None = None
+) -> None:
     from valuesoup.pipeline.run import run as run_config
     from valuesoup.report.assemble import write_run_report
     from valuesoup.report.tables import print_frontier
@@ -93,7 +125,7 @@ def _run(config: Any, out: Path, jobs: int) -> None:
         from valuesoup.report.assemble import write_study_report
         from valuesoup.report.study_text import print_study
 
-        study = run_study(config, out, progress, jobs)
+        study = run_study(config, out, progress, jobs, cluster, artifacts)
         with disk_errors("the report", out):
             for finished in study.runs:
                 _page(finished, progress, write_run_report)
@@ -101,7 +133,7 @@ def _run(config: Any, out: Path, jobs: int) -> None:
             page = write_study_report(study)
         print_study(study.combined, screen)
     else:
-        finished = run_config(config, out, progress, jobs)
+        finished = run_config(config, out, progress, jobs, cluster, artifacts)
         with disk_errors("the report", out):
             page = _page(finished, progress, write_run_report)
         print_frontier(finished.results, screen)  # type: ignore[arg-type]

@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuesoup.config import RunConfig
+from valuesoup.config import BaseConfig, RewardConfig, RunConfig
 from valuesoup.configfile import dump_config, load_config
 from valuesoup.errors import UserError, did_you_mean
 from valuesoup.pipeline.environment import environment
 from valuesoup.pipeline.inputs import RewardRef
 from valuesoup.pipeline.plan import Plan, make_plan
-from valuesoup.store import Artifact, Node, Progress, RunLog, Store, run_graph, topological, write_atomic
+from valuesoup.pipeline.schema import results_fault
+from valuesoup.store import (
+    Artifact,
+    Cluster,
+    Node,
+    Progress,
+    Remote,
+    RunLog,
+    Store,
+    run_graph,
+    topological,
+    write_atomic,
+)
 from valuesoup.store.artifacts import lock_run
 from valuesoup.store.files import disk_errors
 
@@ -35,6 +47,11 @@ def shared_between_runs(node: Node) -> bool:
     rewards = node.inputs.get("rewards", {}).values()
     functions = any(isinstance(of, str) or (isinstance(of, RewardRef) and of.config.function) for of in rewards)
     return node.stage.name in SHARED_STAGES and not functions
+
+
+def computes_on_gpu(node: Node) -> bool:
+    """Return whether a stage computes with a model, on a GPU where there is one."""
+    return str(node.inputs.get("device", "cpu")) != "cpu"
 
 
 @dataclass(frozen=True)
@@ -74,16 +91,26 @@ class Finished:
         return open_soup(opened, vectors, self.plan.config.base.device)
 
 
-def run(config: RunConfig, folder: str | Path, progress: Progress | None = None, jobs: int = 1) -> Finished:
+def run(
+    config: RunConfig,
+    folder: str | Path,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+    cluster: Cluster | None = None,
+    artifacts: str | None = None,
+) -> Finished:
     """Run a configuration in a folder, or continue it there; what is done is not done again.
 
     Args:
         config: What to run.
         folder: The run folder, made if need be.
         progress: Where to show what goes on; nowhere by default.
-        jobs: The most stages to run at a time. More than 1 run each in a process of its own, with its share of the
-            CPUs; a script that asks for it must start its work below ``if __name__ == "__main__":``, as always
-            with processes that Python spawns.
+        jobs: The most stages to run at a time, by default 1, or on a cluster as many as fit. More than 1 run each in
+            a process of its own, with its share of the CPUs; a script that asks for it must start its work below
+            ``if __name__ == "__main__":``, as always with processes that Python spawns.
+        cluster: Run the stages there, by Ray, instead of on this machine.
+        artifacts: URL (s3://…) of a folder in which finished stages are kept as well, and from which whichever
+            machine runs or continues this configuration takes them.
 
     Raises:
         UserError: The input is wrong; finished stages stay.
@@ -95,6 +122,10 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
         raise UserError(f"{out} holds a study over seeds; give the run another folder (--out).")
     config = config.with_absolute_paths()
     plan = make_plan(config)
+    store = open_store(out)
+    if artifacts is not None:
+        store.remote = Remote(artifacts)
+        store.remote.check()
     with lock_run(out), disk_errors(f"run folder {out}", out):
         text = dump_config(config)
         if not (out / CONFIG).is_file() or (out / CONFIG).read_text(encoding="utf-8") != text:
@@ -102,11 +133,21 @@ def run(config: RunConfig, folder: str | Path, progress: Progress | None = None,
             write_atomic(out / CONFIG, text)
         log = RunLog(out / LOG)
         log.write("run", seed=config.seed, stages=len(topological(plan.targets())), **environment())
+        trusted = models_with_own_code(config)
+        if trusted:
+            log.write("trust_remote_code", models=trusted)
+            progress.say(f"trust_remote_code is set: code that comes with {', '.join(trusted)} is run.")
         with progress.showing():
-            artifacts = run_graph(plan.targets(), open_store(out), progress, log, jobs)
-            finished = _finish(out, plan, artifacts)
+            made = run_graph(plan.targets(), store, progress, log, jobs, cluster, computes_on_gpu)
+            finished = _finish(out, plan, made)
         log.write("finished")
     return finished
+
+
+def models_with_own_code(config: RunConfig) -> list[str]:
+    """Return the models whose own code the configuration lets run (``trust_remote_code``)."""
+    asked: list[BaseConfig | RewardConfig] = [config.base, *(value.reward for value in config.values.values())]
+    return list(dict.fromkeys(one.model for one in asked if one.trust_remote_code and one.model))
 
 
 def open_store(folder: Path) -> Store:
@@ -147,6 +188,10 @@ def open_run(folder: str | Path) -> Finished:
     return Finished(out, plan, artifacts, read_results(out))
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")  # NaN and Infinity, which Python would read
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """Read ``results.json`` of a run folder.
 
@@ -155,13 +200,17 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise UserError(f"{folder} has no {RESULTS}; the run has not finished.") from None
-    except ValueError:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON; run the configuration again, it makes the file anew.") from None
     if not isinstance(results, dict) or results.get("schema") != 1:
         raise UserError(f"{path} is not a results file of schema 1.")
+    if fault := results_fault(results):
+        raise UserError(f"{path} is damaged ({fault}); run the configuration again, it makes the file anew.")
     return results
 
 

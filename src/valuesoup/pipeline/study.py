@@ -10,7 +10,7 @@ from valuesoup.config import RunConfig
 from valuesoup.errors import UserError
 from valuesoup.evaluation.seeds import combine
 from valuesoup.pipeline.run import CONFIG, STUDY, Finished, open_run, run
-from valuesoup.store import Progress, write_atomic
+from valuesoup.store import Cluster, Progress, write_atomic
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,23 @@ class Study:
     combined: dict[str, Any]
 
 
-def run_study(config: RunConfig, folder: str | Path, progress: Progress | None = None, jobs: int = 1) -> Study:
+def run_study(
+    config: RunConfig,
+    folder: str | Path,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+    cluster: Cluster | None = None,
+    artifacts: str | None = None,
+) -> Study:
     """Run a configuration once per seed, or continue there, and combine the results.
 
     Args:
         config: What to run; its ``seeds`` say how often.
         folder: The study's folder: ``seed-N`` in it is the run folder of seed N.
         progress: Where to show what goes on.
-        jobs: The most stages to run at a time, see :func:`valuesoup.pipeline.run.run`.
+        jobs: The most stages to run at a time.
+        cluster: Where stages run.
+        artifacts: Where they are kept as well; all three as for :func:`valuesoup.pipeline.run.run`.
 
     Raises:
         UserError: The input is wrong; finished stages stay.
@@ -49,7 +58,7 @@ def run_study(config: RunConfig, folder: str | Path, progress: Progress | None =
     for seed in config.seeds:
         progress.say(f"seed {seed}")
         of_seed = config.model_copy(update={"seed": seed, "seeds": ()})
-        runs.append(run(of_seed, out / f"seed-{seed}", progress, jobs))
+        runs.append(run(of_seed, out / f"seed-{seed}", progress, jobs, cluster, artifacts))
     return _combined(out, runs)
 
 
@@ -66,15 +75,28 @@ def open_study(folder: str | Path) -> Study:
         UserError: The folder holds no study, or one that has not finished, or a run of it is not whole.
     """
     out = Path(folder)
-    try:
-        seeds = json.loads((out / STUDY).read_text(encoding="utf-8"))["seeds"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{out} holds no finished study: it has no {STUDY}; run its configuration again with --out {out}."
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{out / STUDY} is damaged; run the configuration again, it makes the file anew.") from None
+    seeds = read_seeds(out)
     return _combined(out, [open_run(out / f"seed-{seed}") for seed in seeds])
+
+
+def read_seeds(folder: Path) -> list[int]:
+    """Return the seeds of a finished study.
+
+    Raises:
+        UserError: The folder holds no finished study, or its file is damaged.
+    """
+    try:
+        seeds = json.loads((folder / STUDY).read_text(encoding="utf-8"))["seeds"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} holds no finished study: it has no {STUDY}; run its configuration again with --out {folder}."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        seeds = None
+    right = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not right or len(set(seeds)) != len(seeds):
+        raise UserError(f"{folder / STUDY} is damaged; run the configuration again, it makes the file anew.")
+    return list(seeds)
 
 
 def _combined(out: Path, runs: Sequence[Finished]) -> Study:

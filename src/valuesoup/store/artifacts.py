@@ -6,15 +6,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from valuesoup.errors import RunError, UserError
 from valuesoup.store.files import files_below, hash_file, write_atomic
 from valuesoup.store.graph import Node
+
+if TYPE_CHECKING:
+    from valuesoup.store.remote import Remote
 
 MANIFEST = "manifest.json"
 
@@ -31,22 +34,35 @@ class Artifact:
         """Read one of its JSON files."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
+    def at(self, root: Path) -> "Artifact":
+        """Return it as it is called below another name of its store's folder."""
+        return replace(self, path=root / self.path.name)
+
 
 class Store:
-    """The artifacts of one run, with an optional second store shared between runs.
+    """The artifacts of one run, with an optional second store shared between runs, and one shared between machines.
 
     Results of nodes that ``share`` accepts are also kept in the shared store and taken from there: the
-    reference log-probabilities of a base, say, serve every run on the same pairs.
+    reference log-probabilities of a base, say, serve every run on the same pairs. All results are also kept in the
+    remote store, and taken from there by whichever machine needs them.
     """
 
-    def __init__(self, root: Path, shared: Path | None = None, share: Callable[[Node], bool] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        shared: Path | None = None,
+        share: Callable[[Node], bool] | None = None,
+        remote: "Remote | None" = None,
+    ) -> None:
         """Open or create the store.
 
         Args:
             root: The folder of the run's artifacts.
             shared: The folder of the shared store, or None for none.
             share: Says whether a node's result is shared; by default every one is.
+            remote: The store between machines, or None for none.
         """
+        self.remote = remote
         self.root = root
         self.shared = shared
         self.share = share
@@ -61,13 +77,14 @@ class Store:
         if final in self._verified:
             return self._verified[final]
         partial = self._partial(node)
-        if (partial / MANIFEST).is_file() and self._fault(partial) is None:  # stopped just before its rename
+        if (partial / MANIFEST).is_file() and fault(partial) is None:  # stopped just before its rename
             self._publish(node)
         if not self._sound(final, complain):
             kept = self._shared(node)
-            if kept is None or not self._sound(kept, complain):
+            if kept is not None and self._sound(kept, complain):
+                _copy(kept, final)
+            elif self.remote is None or not self.remote.fetch(final, complain):
                 return None
-            _copy(kept, final)
         manifest = json.loads((final / MANIFEST).read_text(encoding="utf-8"))
         self._verified[final] = Artifact(final, node.key, float(manifest["seconds"]))
         return self._verified[final]
@@ -101,10 +118,25 @@ class Store:
         manifest = {**node.identity, "key": node.key, "label": node.label, "seconds": spent, "files": files}
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1))
         self._publish(node)
+        if self.remote is not None:
+            self.remote.put(self.root / node.folder)
+        self.keep_shared(node)
+
+    def keep_shared(self, node: Node) -> None:
+        """Keep a finished result for other runs on this machine, where it is of use to them."""
         shared = self._shared(node)
-        if shared is not None:
+        if shared is not None and not shared.is_dir():
             with suppress(OSError):  # other runs would have saved time; this one has its result
                 _copy(self.root / node.folder, shared)
+
+    def offer(self, node: Node) -> None:
+        """Upload a finished result that the remote store lacks, because it was made before there was one.
+
+        Raises:
+            RunError: The remote store cannot be reached or written.
+        """
+        if self.remote is not None and not self.remote.has(node.folder):
+            self.remote.put(self.root / node.folder)
 
     def _publish(self, node: Node) -> None:
         partial = self._partial(node)
@@ -125,30 +157,30 @@ class Store:
         """Say whether an artifact stands there whole; a damaged one is removed."""
         if not folder.is_dir():
             return False
-        fault = self._fault(folder)
-        if fault is not None:
-            complain(f"artifact {folder.name} is damaged ({fault}); it is made again")
+        wrong = fault(folder)
+        if wrong is not None:
+            complain(f"artifact {folder.name} is damaged ({wrong}); it is made again")
             shutil.rmtree(folder)
-        return fault is None
+        return wrong is None
 
-    @staticmethod
-    def _fault(folder: Path) -> str | None:
-        """Say what is wrong with an artifact folder, or None."""
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            listed = {str(entry["name"]): entry for entry in manifest["files"]}
-            float(manifest["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return f"{MANIFEST} is missing or unreadable"
-        present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {MANIFEST}
-        if present != set(listed):
-            odd = sorted(present ^ set(listed))[0]
-            return f"{odd} is {'missing' if odd in listed else 'not in the manifest'}"
-        for name, entry in listed.items():
-            path = folder / name
-            if path.stat().st_size != entry.get("bytes") or hash_file(path) != entry.get("sha256"):
-                return f"{name} differs from its hash"
-        return None
+
+def fault(folder: Path) -> str | None:
+    """Say what is wrong with an artifact folder, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed = {str(entry["name"]): entry for entry in manifest["files"]}
+        float(manifest["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is missing or unreadable"
+    present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {MANIFEST}
+    if present != set(listed):
+        odd = sorted(present ^ set(listed))[0]
+        return f"{odd} is {'missing' if odd in listed else 'not in the manifest'}"
+    for name, entry in listed.items():
+        path = folder / name
+        if path.stat().st_size != entry.get("bytes") or hash_file(path) != entry.get("sha256"):
+            return f"{name} differs from its hash"
+    return None
 
 
 def _copy(artifact: Path, to: Path) -> None:

@@ -1,12 +1,14 @@
-"""Runs a graph on this machine, making only what is missing, one stage after the other or several side by side."""
+"""Runs a graph, making only what is missing: one stage after the other, or side by side here or on a cluster."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from valuesoup.errors import UserError
 from valuesoup.store.artifacts import Artifact, Store
+from valuesoup.store.cluster import Cluster
 from valuesoup.store.graph import Node, topological
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress, duration
+from valuesoup.store.ray_workers import RayWorkers
 from valuesoup.store.workers import Workers, await_orphans, make_node
 
 WORTH_SAYING = 1.0
@@ -14,7 +16,13 @@ WORTH_SAYING = 1.0
 
 
 def run_graph(
-    targets: Iterable[Node], store: Store, progress: Progress, log: RunLog, jobs: int = 1
+    targets: Iterable[Node],
+    store: Store,
+    progress: Progress,
+    log: RunLog,
+    jobs: int | None = None,
+    cluster: Cluster | None = None,
+    on_gpu: Callable[[Node], bool] = lambda _: False,
 ) -> Mapping[str, Artifact]:
     """Make every artifact that the targets need and that is not there yet.
 
@@ -23,17 +31,21 @@ def run_graph(
         store: Where artifacts live.
         progress: Shows what goes on.
         log: Receives an event per stage.
-        jobs: The most stages to run at a time: 1 runs them in this process, more in that many worker processes.
+        jobs: The most stages to run at a time: here 1, by default, runs them in this process, and more in that many
+            worker processes; on a cluster, by default as many as fit.
+        cluster: Runs the stages instead of this machine.
+        on_gpu: Says whether a stage computes on a GPU where the cluster has one.
 
     Returns:
         The artifact of every node of the graph by the node's key.
 
     Raises:
-        UserError: ``jobs`` is less than 1.
-        RunError: The disk is full or cannot be written, or a worker process died; what was finished stays. What a
-            stage raises is raised as it was; stages that run beside it are stopped, and resume when run again.
+        UserError: ``jobs`` is less than 1, or the cluster cannot be had.
+        RunError: The disk is full or cannot be written, or a worker died, on a cluster too often; what was finished
+            stays. What a stage raises is raised as it was; stages that run beside it are stopped, and resume when
+            run again.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be at least 1 stage at a time, not {jobs}.")
     await_orphans(store)
     nodes = topological(targets)
@@ -50,9 +62,12 @@ def run_graph(
             missing.append(node)
         else:
             found[node.key] = artifact
+            store.offer(node)
     if found:
         progress.say(f"{len(found)} of {len(nodes)} stages are already done")
-    if jobs > 1 and missing:  # a single one too: the threads of a process may show in the last digits
+    if cluster is not None and missing:
+        _side_by_side(missing, found, RayWorkers(cluster, jobs, store, progress, log, on_gpu))
+    elif jobs is not None and jobs > 1 and missing:  # a single one too: threads of a process may show in last digits
         _side_by_side(missing, found, Workers(jobs, store, progress, log))
     else:
         for position, node in enumerate(missing, start=1):
@@ -63,8 +78,8 @@ def run_graph(
     return found
 
 
-def _side_by_side(missing: Sequence[Node], found: dict[str, Artifact], workers: Workers) -> None:
-    """Make the missing nodes in worker processes, each as soon as its parents are in ``found`` and a worker is free."""
+def _side_by_side(missing: Sequence[Node], found: dict[str, Artifact], workers: Workers | RayWorkers) -> None:
+    """Make the missing nodes in workers, each as soon as its parents are in ``found`` and a worker is free."""
     waiting = {node.key: node for node in most_needed_first(missing)}
     places: dict[str, str] = {}
     with workers:

@@ -8,32 +8,29 @@ reads anything.
 """
 
 import ctypes
-import json
 import os
 import pickle
 import signal
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from valuesoup.errors import RunError, UserError, ValuesoupError
+from valuesoup.errors import RunError
 from valuesoup.store.artifacts import Artifact, Store
 from valuesoup.store.files import disk_errors
 from valuesoup.store.graph import Node, Work, substitute
 from valuesoup.store.log import RunLog
-from valuesoup.store.progress import Progress, Task
+from valuesoup.store.progress import Progress
+from valuesoup.store.relay import Listener, RelayedLog, RelayedProgress, portable
 
 THREADS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 """Limit the threads of torch, numpy and Arrow; of tokenizers; of polars. Read when these are first imported."""
@@ -42,8 +39,6 @@ ORPHAN_SECONDS = 10.0
 """How long a run waits for workers of a killed run; the kernel ends them at once, save in the midst of a write."""
 END_SECONDS = 10.0
 """How long an idle worker may take to leave at the end of a run."""
-SHOW_SECONDS = 0.1
-"""The least time between two reports of one task's advance."""
 
 
 def make_node(node: Node, store: Store, progress: Progress, log: RunLog, found: Mapping[str, Artifact]) -> Artifact:
@@ -104,8 +99,8 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     lock: Path
+    listener: Listener
     node: Node | None = None
-    tasks: dict[int, Task] = field(default_factory=dict)
 
 
 class Workers:
@@ -187,29 +182,10 @@ class Workers:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
                     raise _died(worker, node) from None
-                artifact = self._take(worker, message)
+                artifact = worker.listener.take(message)
                 if artifact is not None:
                     worker.node = None
                     return node, artifact
-
-    def _take(self, worker: _Worker, message: tuple[Any, ...]) -> Artifact | None:
-        match message:
-            case "say", text:
-                self.progress.say(text)
-            case "log", event, fields:
-                self.log.write(event, **fields)
-            case "task", number, label, total, unit:
-                worker.tasks[number] = self.progress.task(label, total, unit)
-            case "update", number, done:
-                worker.tasks[number].update(done)
-            case "close", number:
-                worker.tasks.pop(number).__exit__()
-            case "made", artifact:
-                assert isinstance(artifact, Artifact)
-                return artifact
-            case "failed", error:
-                raise error
-        return None
 
     def _hire(self) -> _Worker:
         spawn, number = get_context("spawn"), len(self._workers) + 1
@@ -218,7 +194,7 @@ class Workers:
         with theirs, _born_with(max(1, usable_cpus() // self.jobs)):
             process = spawn.Process(target=_serve, args=(theirs, self.store, lock), name=f"valuesoup worker {number}")
             process.start()
-            self._workers.append(_Worker(process, ours, lock))
+            self._workers.append(_Worker(process, ours, lock, Listener(self.progress, self.log)))
         return self._workers[-1]
 
 
@@ -245,43 +221,6 @@ def _died(worker: _Worker, node: Node) -> RunError:
     )
 
 
-class _RelayedProgress(Progress):
-    """Hands what is to be shown to the run, with the stage's label, for others speak at the same time."""
-
-    def __init__(self, send: Callable[[tuple[Any, ...]], None], label: str) -> None:
-        super().__init__()
-        self._send = send
-        self._label = label
-
-    def say(self, text: str) -> None:
-        self._send(("say", f"    {self._label}: {text.strip()}"))
-
-    def task(self, label: str, total: int, unit: str = "") -> Task:
-        task = Task(self, label, total, unit)
-        self._send(("task", id(task), label, total, unit))
-        return task
-
-    def _show(self, task: Task) -> None:
-        now = time.perf_counter()
-        if now - task._shown >= SHOW_SECONDS:
-            task._shown = now
-            self._send(("update", id(task), task.done))
-
-    def _close(self, task: Task) -> None:
-        self._send(("close", id(task)))
-
-
-class _RelayedLog(RunLog):
-    """Hands events to the run."""
-
-    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
-        super().__init__(None)
-        self._send = send
-
-    def write(self, event: str, **fields: object) -> None:
-        self._send(("log", event, json.loads(json.dumps(fields, default=str))))
-
-
 def _serve(connection: Connection, store: Store, lock: Path) -> None:
     """Make stages as they come, until the run closes its end of the pipe or is gone."""
     run = parent_process()
@@ -302,10 +241,10 @@ def _serve(connection: Connection, store: Store, lock: Path) -> None:
                 return
             try:
                 node, found = pickle.loads(call)  # from the run that started this process, over their own pipe
-                progress = _RelayedProgress(connection.send, node.label)
-                artifact = make_node(node, store, progress, _RelayedLog(connection.send), found)
+                progress = RelayedProgress(connection.send, node.label)
+                artifact = make_node(node, store, progress, RelayedLog(connection.send), found)
             except Exception as error:
-                connection.send(("failed", _portable(error)))
+                connection.send(("failed", portable(error)))
             else:
                 connection.send(("made", artifact))
 
@@ -313,15 +252,3 @@ def _serve(connection: Connection, store: Store, lock: Path) -> None:
 def _end_with(run: BaseProcess) -> None:
     run.join()
     os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """Return the error with its traceback as a note, or the plainest one of its text where it cannot travel."""
-    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        if str(pickle.loads(pickle.dumps(error))) == str(error):
-            return error
-    except Exception:  # whatever its own constructor says to a call that it does not expect
-        pass
-    plain = next((kind for kind in (UserError, RunError) if isinstance(error, kind)), RuntimeError)
-    return plain(str(error) if isinstance(error, ValuesoupError) else f"{type(error).__name__}: {error}")

@@ -1,0 +1,106 @@
+"""What runs on a machine of a Ray cluster, in a process of its own: makes one stage at a time for its run."""
+
+import os
+import pickle
+import queue
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from valuesoup.errors import RunError
+from valuesoup.store.artifacts import Artifact, Store
+from valuesoup.store.graph import Node
+from valuesoup.store.kept import KEPT
+from valuesoup.store.relay import Message, RelayedLog, RelayedProgress, portable
+from valuesoup.store.workers import make_node
+
+SEEN_SECONDS = 60.0
+"""How long a machine may take to see what another one wrote into the shared folder (NFS keeps old listings)."""
+
+
+class Actor:
+    """What runs on a machine of the cluster, in a process of its own."""
+
+    def __init__(self, store: Store, lock: Path | None, threads: Mapping[str, str], paths: Sequence[str]) -> None:
+        os.environ.update(threads)  # before a stage imports what reads them
+        sys.path += [path for path in paths if path not in sys.path]  # where the run finds a user's own functions
+        self._store = store
+        self._lock = lock
+        self._held: Any = None
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+
+    def greet(self, wanted: str, patience: float) -> tuple[str, str | None]:
+        """Return this machine's name, and in one sentence why it cannot serve, or None."""
+        host = socket.gethostname()
+        if (here := version("valuesoup")) != wanted:
+            return host, f"machine {host} has valuesoup {here}, and the run has {wanted}; install the same on both."
+        if self._lock is None:
+            self._own = tempfile.TemporaryDirectory(prefix="valuesoup-")
+            self._store.root = Path(self._own.name)
+            return host, None
+        if not _seen(self._lock, patience):
+            return host, (
+                f"machine {host} does not see {self._store.root}; put the run folder on a path that all machines of "
+                "the cluster share, or give --artifacts URL."
+            )
+        self._held = FileLock(self._lock, timeout=SEEN_SECONDS)
+        self._held.acquire()  # until this process ends
+        return host, None
+
+    def make(self, sent: bytes, label: str) -> Iterator[Message]:
+        """Make a stage, and yield what is to be shown and logged, then the artifact or the error."""
+        told: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        threading.Thread(target=self._make, args=(sent, label, told.put), daemon=True).start()
+        while True:
+            message = told.get()
+            yield message
+            if message[0] in ("made", "failed"):
+                return
+
+    def leave(self) -> None:
+        """Remove what this actor alone has used."""
+        if self._own is not None:
+            self._own.cleanup()
+
+    def _make(self, sent: bytes, label: str, send: Callable[[Message], None]) -> None:
+        try:
+            node, found = pickle.loads(sent)  # from the run that started this actor
+            assert isinstance(node, Node)
+            parents = found or {parent.key: self._fetched(parent) for parent in node.parents}
+            for parent in parents.values():
+                if not _seen(parent.path):
+                    raise RunError(f"machine {socket.gethostname()} does not see {parent.path}; is it still shared?")
+            made = self._store.find(node)  # an actor that was lost may have finished it
+            if made is None:
+                KEPT.begin(node.stage.name)
+                made = make_node(node, self._store, RelayedProgress(send, label), RelayedLog(send), parents)
+        except Exception as error:
+            send(("failed", portable(error)))
+        except BaseException as error:  # in a thread it would end nothing but the messages
+            send(("failed", portable(RuntimeError(f"{type(error).__name__}: {error}"))))
+        else:
+            send(("made", made))
+
+    def _fetched(self, parent: Node) -> Artifact:
+        artifact = self._store.find(parent)
+        if artifact is None:
+            assert self._store.remote is not None
+            raise RunError(f"{parent.folder} is not whole in {self._store.remote.url}; run the same command again.")
+        return artifact
+
+
+def _seen(path: Path, patience: float = SEEN_SECONDS) -> bool:
+    deadline = time.monotonic() + patience
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True

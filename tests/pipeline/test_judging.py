@@ -358,7 +358,10 @@ def test_a_run_that_changed_since_is_not_shown_by_what_was_said_before(tmp_path:
     assert judged_run(changed) == {
         "missing": "The answers of vc-soup, base have changed since they were judged; judge them again."
     }
-    for text in ("{", "[]", '{"schema": 2}', '{"schema": 1}'):
+    whole = json.loads((tmp_path / "judge.json").read_text(encoding="utf-8"))
+    lacking = [json.dumps({key: whole[key] for key in whole if key != left}) for left in whole]
+    odd = [json.dumps({**whole, key: odd}) for key in whole for odd in (3.5, ["x"], {"x": None})]
+    for text in ("{", "[]", '{"schema": 2}', "[" * 100_000, *lacking, *odd):
         (tmp_path / "judge.json").write_text(text)
         with pytest.raises(UserError, match=r"judge\.json is damaged"):
             judged_run(finished)

@@ -20,6 +20,7 @@ from valuesoup.evaluation.verdicts import Heard, Tally, combine_judged, tally
 from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.compared import Policy, answers_key, comparisons
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
+from valuesoup.pipeline.judged_schema import is_judged
 from valuesoup.pipeline.run import CONFIG, Finished, open_run
 from valuesoup.pipeline.study import Study, open_study, seed_folders
 from valuesoup.rewards import RewardTable
@@ -299,11 +300,11 @@ def judged_run(finished: Finished) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found["schema"] != SCHEMA:
+        if not is_judged(found):
             raise ValueError
         policies = found["policies"].items()
         stale = [name for name, of in policies if answers_key(finished, of["id"], of["method"]) != of["answers"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is damaged; remove it, or judge the run again.") from None
     if stale:
         return {"missing": f"The answers of {', '.join(stale)} have changed since they were judged; judge them again."}

@@ -62,9 +62,9 @@ def run(
 ) -> None:
     """Run a configuration, or continue it: what is done is not done again."""
     from valuesoup.configfile import load_config
+    from valuesoup.pipeline.run import default_folder
 
-    in_run = config.name == "config.yaml" and (config.parent / "log.jsonl").is_file()  # else it is a person's own file
-    folder = out or (config.parent if in_run else Path("runs") / config.stem)
+    folder = out or default_folder(config)
     cluster = None
     if executor == "ray":
         from valuesoup.store import Cluster

@@ -30,7 +30,7 @@ from valuesoup.doctor.times import duration
 from valuesoup.errors import UserError
 from valuesoup.pipeline.inputs import device_of
 from valuesoup.pipeline.plan import Plan, make_plan
-from valuesoup.pipeline.run import CONFIG, LOG, open_store
+from valuesoup.pipeline.run import default_folder, open_store
 from valuesoup.store import topological
 
 
@@ -61,19 +61,9 @@ def examine(
         machine = look_at_machine()
         return Report(machine, tuple(_machine_problems(machine)))
     name = None if isinstance(config, RunConfig) else str(config)
-    run = Path(out) if out is not None else _run_folder(name)
+    run = Path(out) if out is not None else default_folder(Path(name or "run"))
     read = config if isinstance(config, RunConfig) else load_config(config, overrides)
     return _Examination(read, name, run, jobs, measure).report()
-
-
-def _run_folder(name: str | None) -> Path:
-    """Return the folder that ``valuesoup run`` takes for a configuration's file."""
-    if name is None:
-        return Path("runs") / "run"
-    file = Path(name)
-    if file.name == CONFIG and (file.parent / LOG).is_file():
-        return file.parent
-    return Path("runs") / file.stem
 
 
 class _Examination:

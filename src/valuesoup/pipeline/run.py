@@ -150,6 +150,12 @@ def models_with_own_code(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(one.model for one in asked if one.trust_remote_code and one.model))
 
 
+def default_folder(config: Path) -> Path:
+    """Return where a configuration file is run that does not say where: in its own run folder, or in ``runs/``."""
+    in_run = config.name == CONFIG and (config.parent / LOG).is_file()  # else it is a person's own file
+    return config.parent if in_run else Path("runs") / config.stem
+
+
 def open_store(folder: Path) -> Store:
     """Return the store of a run folder; reference log-probabilities and scores are shared between runs."""
     return Store(folder / "artifacts", cache_folder(), shared_between_runs)

@@ -172,7 +172,7 @@ def test_an_unfinished_study_is_refused(tmp_path: Path) -> None:
     (two / "study.json").write_text("{")
     assert "is damaged" in refused(one, two)
     (two / "study.json").unlink()
-    assert "has not finished" in refused(one, two)
+    assert "holds no finished study" in refused(one, two)
     (one / "seed-0" / "results.json").unlink()
     assert "has not finished" in refused(one, write_study(tmp_path / "three", NAMES[:2], {0: LONG}))
 

@@ -24,7 +24,7 @@ from valuesoup.soup import ValueVector
 from valuesoup.soup.base import load_model, load_tokenizer
 
 SOURCE = Path(valuesoup.__file__).parent
-BETWEEN_OWN_PROCESSES = {"store/graph.py", "store/workers.py", "store/ray_workers.py", "store/relay.py"}
+BETWEEN_OWN_PROCESSES = {f"store/{name}.py" for name in ("graph", "workers", "ray_actor", "ray_workers", "relay")}
 """They hand stages to processes that the run itself started; nothing of it is ever read from a file."""
 NEVER = {"eval", "exec", "compile", "__import__", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "tempfile.mktemp"}
 NEVER |= {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from valuesoup.report.tables import NONE, PageTable
+from valuesoup.report.tables import NONE, PageTable, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,22 +29,11 @@ def print_judged(judged: Judged, console: "Console") -> None:
         judged: The content of ``judge.json`` of a run or a study.
         console: Where to print.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    for title, content in (
+    tables = (
         (f"Win rates by {judged['judge']['model']}", winrates_table(judged)),
         ("The judge", judges_table(judged)),
-    ):
-        table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for place, heading in enumerate(content.headings):
-            table.add_column(escape(heading), justify="left" if place < content.words else "right")
-        for row in content.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-    for sentence in remarks(judged):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    )
+    print_tables(tables, remarks(judged), console)
 
 
 def winrates_table(judged: Judged) -> PageTable:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from valuesoup.report.model import weights_text
-from valuesoup.report.tables import NONE, PageTable, interval, number
+from valuesoup.report.tables import NONE, PageTable, interval, number, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,19 +21,7 @@ def print_checked(checked: Checked, console: "Console") -> None:
         checked: As `valuesoup.regression.check` returns it.
         console: Where to print.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    for title, content in checked_tables(checked):
-        table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for place, heading in enumerate(content.headings):
-            table.add_column(escape(heading), justify="left" if place < content.words else "right")
-        for row in content.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-    for sentence in remarks(checked):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    print_tables(checked_tables(checked), remarks(checked), console)
 
 
 def checked_tables(checked: Checked) -> list[tuple[str, PageTable]]:

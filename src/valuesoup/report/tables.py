@@ -1,6 +1,6 @@
 """Tables of a run: the frontier for the terminal, and the rows of every table on the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -201,6 +201,23 @@ class PageTable:
     rows: Sequence[Sequence[str]]
     words: int = 1
     ids: Sequence[str] = ()
+
+
+def print_tables(tables: Iterable[tuple[str, PageTable]], remarks: Iterable[str], console: "Console") -> None:
+    """Print tables of a page under their headings, and sentences below them."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    for title, content in tables:
+        table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for place, heading in enumerate(content.headings):
+            table.add_column(escape(heading), justify="left" if place < content.words else "right")
+        for row in content.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for sentence in remarks:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def methods_table(data: ReportData) -> PageTable:

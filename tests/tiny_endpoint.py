@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tiny_loopback import listening
 
 
 @dataclass
@@ -96,19 +98,8 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def serving(behave: Callable[[str, int], str | int | None]) -> Iterator[Served]:
     served = Served(behave)
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:  # a client that hangs up is no news here
-            pass
-
-    server = Server(("127.0.0.1", 0), _handler(served))
-    served.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield served
-    finally:
-        served.end.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(_handler(served)) as served.url:
+        try:
+            yield served
+        finally:
+            served.end.set()

@@ -5,11 +5,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 
+from tiny_loopback import listening
 from valuesoup.evaluation.parity import read_answers
 from valuesoup.soup import Soup
 from valuesoup.soup.generation import Row, end_tokens, generate
@@ -107,17 +108,5 @@ def _handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serving(fake: Fake) -> Iterator[Fake]:
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:  # a client that hangs up is no news here
-            pass
-
-    server = Server(("127.0.0.1", 0), _handler(fake))
-    fake.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with listening(_handler(fake)) as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

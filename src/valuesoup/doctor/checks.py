@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from valuesoup.endpoint import Server
 from valuesoup.errors import UserError
 from valuesoup.expansion.fusion import Rewriter
 from valuesoup.methods import Expanded
+from valuesoup.pipeline.environment import installed_version
 from valuesoup.pipeline.rewriters import rewriter_ref
 
 CONNECT_SECONDS = 2.0
@@ -58,9 +58,7 @@ def check_server(server: Server, key: str, problems: list[Problem], *, now: bool
         problems: Receives what is missing.
         now: Whether a server that does not listen yet would stop the run.
     """
-    try:
-        version("openai")
-    except PackageNotFoundError:
+    if installed_version("openai") is None:
         problems.append(Problem(key, "an endpoint needs the package openai: pip install 'valuesoup[judge]'."))
     parts = urlsplit(server.url)
     host, local = parts.hostname or "", (parts.hostname or "") in _LOCAL

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from valuesoup.doctor.report import Disk, Gpu, Machine, Package
+from valuesoup.pipeline.environment import installed_version
 from valuesoup.pipeline.run import cache_folder
 from valuesoup.store import usable_cpus
 
@@ -28,8 +29,8 @@ def look_at_machine(run: Path | None = None) -> Machine:
         run: The folder of a run whose disk is of interest.
     """
     total, free = memory()
-    packages = [Package(name, _version(name), f"pip install {name}") for name in PACKAGES]
-    packages += [Package(name, _version(name), _how(name), purpose) for name, purpose in OPTIONAL.items()]
+    packages = [Package(name, installed_version(name), f"pip install {name}") for name in PACKAGES]
+    packages += [Package(name, installed_version(name), _how(name), purpose) for name, purpose in OPTIONAL.items()]
     try:
         load = os.getloadavg()[0]
     except (OSError, AttributeError):  # not on every system
@@ -93,13 +94,6 @@ def _number(files: tuple[str, ...]) -> int | None:
         except (OSError, ValueError):  # another system, or "max"
             continue
     return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _how(name: str) -> str:

@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
     """
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "git": _git(Path.cwd()),
         "machine": {
             "system": platform.platform(),
@@ -38,7 +38,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from valuesoup.cli import evidence, exploring, running, starting, using
 from valuesoup.cli.app import app
-from valuesoup.errors import ValuesoupError
+from valuesoup.errors import RunError, ValuesoupError
 
 COMMANDS = (
     running.demo,
@@ -47,6 +47,13 @@ def main() -> None:
         app()
     except ValuesoupError as error:
         _stop(f"error: {error}", error.exit_code)
+    except OSError as error:
+        from valuesoup.store.files import file_error
+
+        told = file_error(error)
+        if told is None:
+            raise
+        _stop(f"error: {told}", told.exit_code)
     except Interruption:
         _stop("interrupted; the same command continues where it stopped.", 130)
 
@@ -68,5 +75,8 @@ def _swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _stop(text: str, code: int) -> NoReturn:
-    print(text, file=sys.stderr)
+    from valuesoup.store.team import speaks
+
+    if speaks() or code == RunError.exit_code:  # any process of a team may fail; the rest all of them have in common
+        print(text, file=sys.stderr)
     sys.exit(code)

@@ -79,11 +79,11 @@ def run(
 
 def status(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
     """Show what of a run is done, or how much of each run of a study."""
-    from valuesoup.pipeline.run import CONFIG
+    from valuesoup.pipeline.run import CONFIG, has_file
     from valuesoup.pipeline.status import run_status
     from valuesoup.pipeline.study import seed_folders
 
-    if not (run / CONFIG).is_file() and (seeds := seed_folders(run)):
+    if not has_file(run, CONFIG) and (seeds := seed_folders(run)):
         for folder in seeds:
             stages = run_status(folder)
             print(f"{folder.name}: {sum(stage.done for stage in stages)} of {len(stages)} done")
@@ -96,11 +96,11 @@ def status(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a st
 
 def report(run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study.")]) -> None:
     """Write the HTML report and the figures of a finished run, or of a study and its runs, again."""
-    from valuesoup.pipeline.run import CONFIG, open_run
+    from valuesoup.pipeline.run import CONFIG, has_file, open_run
     from valuesoup.pipeline.study import open_study, seed_folders
     from valuesoup.report.assemble import write_run_report, write_study_report
 
-    if not (run / CONFIG).is_file() and seed_folders(run):
+    if not has_file(run, CONFIG) and seed_folders(run):
         study = open_study(run)
         for finished in study.runs:
             write_run_report(finished)
@@ -117,15 +117,19 @@ def _run(
     from valuesoup.report.tables import print_frontier
     from valuesoup.store import Progress
     from valuesoup.store.files import disk_errors
+    from valuesoup.store.team import join
 
+    leads = join().leads
     screen = console()
-    progress = Progress(screen)
+    progress = Progress(screen if leads else None)
     if config.seeds:
         from valuesoup.pipeline.study import run_study
         from valuesoup.report.assemble import write_study_report
         from valuesoup.report.study_text import print_study
 
         study = run_study(config, out, progress, jobs, cluster, artifacts)
+        if not leads:
+            return
         with disk_errors("the report", out):
             for finished in study.runs:
                 _page(finished, progress, write_run_report)
@@ -134,6 +138,8 @@ def _run(
         print_study(study.combined, screen)
     else:
         finished = run_config(config, out, progress, jobs, cluster, artifacts)
+        if not leads:
+            return
         with disk_errors("the report", out):
             page = _page(finished, progress, write_run_report)
         print_frontier(finished.results, screen)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.results import candidate_id
-from valuesoup.pipeline.run import CONFIG, RESULTS, STUDY, open_store, read_results
+from valuesoup.pipeline.run import CONFIG, RESULTS, STUDY, has_file, open_store, read_results
 from valuesoup.pipeline.study import read_seeds, seed_folders
 from valuesoup.store import Artifact, Node
 
@@ -112,9 +112,9 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
 
 def _is_study(folder: Path) -> bool:
     """Return whether a folder is of a study, not of a run."""
-    if (folder / CONFIG).is_file():
+    if has_file(folder, CONFIG):
         return False
-    if (folder / STUDY).is_file() or seed_folders(folder):
+    if has_file(folder, STUDY) or seed_folders(folder):
         return True
     if folder.is_dir():
         raise UserError(f"{folder} holds neither a run nor a study: it has no {CONFIG} and no {STUDY}.")

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+import pyarrow as pa
+
 from valuesoup.data import Message, Messages, Pairs, drop_long, load_function, load_pairs, render_prompt, split_pairs
 from valuesoup.data.splits import conversations, first_turn
 from valuesoup.errors import UserError
@@ -64,6 +66,11 @@ def seed_of_pairs(sources: Sequence[DataRef], seed: int) -> int | None:
 def load_part(split: Artifact, value: str, part: str) -> Pairs:
     """Return one part of one value's pairs."""
     return Pairs.load(split.path / value / f"{part}.parquet")
+
+
+def ids_of_part(split: Artifact, value: str, part: str) -> pa.Array:
+    """Return the (N,) ids of one part of one value's pairs, as an Arrow array."""
+    return Pairs.load_ids(split.path / value / f"{part}.parquet")
 
 
 def held_out_conversations(split: Artifact) -> set[str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from valuesoup.pipeline.training import POLICY
 from valuesoup.store import Artifact, Node, Work, stage
 
 if TYPE_CHECKING:
+    from valuesoup.training.connectivity import Path
     from valuesoup.training.rows import TokenPairs
 
 MOST_PAIRS = 512
@@ -143,7 +144,7 @@ def mode_connectivity(
     """
     from valuesoup.data import Pairs
     from valuesoup.soup import ValueVector, geometry, position_limit
-    from valuesoup.training.connectivity import LADDER, HeldOutLoss, path_between, predicted_gap
+    from valuesoup.training.connectivity import LADDER, HeldOutLoss, path_between
     from valuesoup.training.rows import tokenise
 
     soup = open_soup(base, vectors, device)
@@ -179,29 +180,8 @@ def mode_connectivity(
                 path = path_between(
                     soup.names.index(first), soup.names.index(second), len(soup.names), loss.losses, loss.slopes
                 )
-                curvature = _mean(path.curvature, owner)
-                ladder = [
-                    {
-                        "weight": float(weight),
-                        "loss": _mean(losses, owner)[0],
-                        "gap": gap[0],
-                        "error": gap[1],
-                        "predicted": predicted_gap(float(weight), curvature[0]),
-                    }
-                    for weight, losses, gap in zip(
-                        path.ladder, path.losses, (_mean(of, owner) for of in path.gaps), strict=True
-                    )
-                ]
-                rows.append(
-                    {
-                        "first": first,
-                        "second": second,
-                        "squared_distance": squares[first, second],
-                        "curvature": curvature[0],
-                        "curvature_error": curvature[1],
-                        "ladder": ladder,
-                    }
-                )
+                between_two = {"first": first, "second": second, "squared_distance": squares[first, second]}
+                rows.append({**between_two, **_path(path, owner)})
     else:
         work.progress.say("    no validation pair is short enough to measure the merging gap")
     content = {"pairs": dict(zip(references, counts.tolist(), strict=True)), "too_long": too_long, "paths": rows}
@@ -259,6 +239,25 @@ def plan_connectivity(shared: Shared, vectors: Mapping[str, Mapping[str, Node]])
 def _sample(places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Return at most ``MOST_PAIRS`` of the places, in a random order."""
     return np.asarray(np.random.default_rng(seed).permutation(places)[:MOST_PAIRS])
+
+
+def _path(path: "Path", owner: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the curvature and the rungs of a path as JSON values, means over the data sets that own the pairs."""
+    from valuesoup.training.connectivity import predicted_gap
+
+    curvature, error = _mean(path.curvature, owner)
+    gaps = [_mean(of, owner) for of in path.gaps]
+    ladder = [
+        {
+            "weight": float(weight),
+            "loss": _mean(losses, owner)[0],
+            "gap": gap,
+            "error": off,
+            "predicted": predicted_gap(float(weight), curvature),
+        }
+        for weight, losses, (gap, off) in zip(path.ladder, path.losses, gaps, strict=True)
+    ]
+    return {"curvature": curvature, "curvature_error": error, "ladder": ladder}
 
 
 def _mean(found: NDArray[np.float64], owner: NDArray[np.int64]) -> tuple[float, float | None]:

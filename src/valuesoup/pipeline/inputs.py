@@ -10,6 +10,7 @@ from valuesoup.data import load_function, source_hash
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
 from valuesoup.rewards.classifier import quiet
 from valuesoup.store import KEPT, Artifact, Identified, fingerprint, hash_path
+from valuesoup.store.team import team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -123,6 +124,24 @@ def open_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrainedModel",
                 device=device_of(device),
                 trust_remote_code=config.trust_remote_code,
             )
+    return model, open_tokenizer(base)
+
+
+def open_training_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Load the base and its tokenizer for a stage that a team does together: whole, or this process's part of it."""
+    if not team().divided:
+        return open_base(base, device)
+    from valuesoup.training.dividing import load_divided
+
+    config = None if isinstance(base, Artifact) else base.config
+    model = load_divided(
+        base_path(base),
+        lambda: open_base(base, "cpu")[0],
+        device_of(device),
+        team(),
+        revision=config.revision if config else None,
+        trust_remote_code=config.trust_remote_code if config else False,
+    )
     return model, open_tokenizer(base)
 
 

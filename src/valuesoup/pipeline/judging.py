@@ -21,7 +21,7 @@ from valuesoup.pipeline.answering import load_answers
 from valuesoup.pipeline.compared import Policy, answers_key, comparisons
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.judged_schema import is_judged
-from valuesoup.pipeline.run import CONFIG, Finished, open_run
+from valuesoup.pipeline.run import CONFIG, Finished, has_file, open_run
 from valuesoup.pipeline.study import Study, open_study, seed_folders
 from valuesoup.rewards import RewardTable
 from valuesoup.store import Progress, write_atomic
@@ -90,7 +90,7 @@ def write_judge_templates(folder: str | Path, out: Path) -> list[Path]:
     Raises:
         UserError: The folder holds no run, or a file exists already.
     """
-    runs = [Path(folder)] if (Path(folder) / CONFIG).is_file() else seed_folders(folder)
+    runs = [Path(folder)] if has_file(Path(folder), CONFIG) else seed_folders(folder)
     if not runs:
         raise UserError(f"{folder} is not a run folder: it has no {CONFIG}.")
     return write_templates(list(load_config(runs[0] / CONFIG).values), out)
@@ -281,7 +281,7 @@ def open_docket(folder: str | Path, settings: JudgeSettings) -> Docket:
     """
     if settings.limit is not None and settings.limit < 1:
         raise UserError(f"--limit is {settings.limit}; judge at least one prompt.")
-    if (Path(folder) / CONFIG).is_file() or not seed_folders(folder):
+    if has_file(Path(folder), CONFIG) or not seed_folders(folder):
         return Docket([Case(open_run(folder), settings)])
     study = open_study(folder)
     return Docket([Case(finished, settings) for finished in study.runs], study)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from valuesoup.errors import UserError, did_you_mean
 from valuesoup.evaluation.picking import Constraint, bounds, from_box, knee, shortfalls, to_box, weighted
 from valuesoup.pipeline.plan import BASE
-from valuesoup.pipeline.run import Finished, read_results
+from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, has_file, read_results
 from valuesoup.pipeline.study import seed_folders
 
 Part = Literal["validation", "test"]
@@ -111,7 +111,7 @@ def pick(
     fits = np.flatnonzero(missing <= 1e-12)
     wanted = _wanted(rules, values, sure)
     if not len(fits):
-        _refuse(rows, values, rules, ends, int(missing.argmin()), wanted, on)
+        _refuse(rows, values, rules, ends, int(missing.argmin()), wanted, on, sure)
     merit = _merit(to_box(means, *box), means, values, maximise, weights)
     order = sorted(fits.tolist(), key=lambda place: (*merit.rank(place), rows[place]["id"]))
     rivals = f"that have {wanted}" if wanted else "on a frontier"
@@ -151,10 +151,13 @@ def _results(run: str | Path | Finished) -> tuple[dict[str, Any], Path]:
     if isinstance(run, Finished):
         return run.results, run.folder
     folder = Path(run)
-    if not folder.is_dir():
-        raise UserError(f"there is no run folder {folder}.")
-    if not (folder / "results.json").is_file() and (seeds := seed_folders(folder)):
-        raise UserError(f"{folder} holds a study over seeds; pick from one of its runs, such as {seeds[0]}.")
+    if not has_file(folder, RESULTS):
+        if not folder.is_dir():
+            raise UserError(f"there is no run folder {folder}.")
+        if seeds := seed_folders(folder):
+            raise UserError(f"{folder} holds a study over seeds; pick from one of its runs, such as {seeds[0]}.")
+        if not has_file(folder, CONFIG):
+            raise UserError(f"{folder} is not a run folder: it has no {CONFIG}.")
     return read_results(folder), folder
 
 
@@ -301,13 +304,16 @@ def _refuse(
     place: int,
     wanted: str,
     on: Part,
+    sure: bool,
 ) -> None:
     short = []
     for rule in rules:
         found = float(ends[0 if rule.at_least else 1][place, rule.value])
         miss = rule.bound - found if rule.at_least else found - rule.bound
         if miss > 0:
-            short.append(f"{values[rule.value]} at {found:.4g}, {'short' if rule.at_least else 'over'} by {miss:.3g}")
+            end = f"perhaps as {'low' if rule.at_least else 'high'} as" if sure else "at"
+            by = f"{'short' if rule.at_least else 'over'} by {miss:.3g}"
+            short.append(f"{values[rule.value]} {end} {found:.4g}, {by}")
     raise UserError(
         f"no candidate has {wanted} on the {on} prompts; the nearest is {rows[place]['id']} with {' and '.join(short)}."
     )

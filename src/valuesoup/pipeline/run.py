@@ -28,6 +28,7 @@ from valuesoup.store import (
 )
 from valuesoup.store.artifacts import lock_run
 from valuesoup.store.files import disk_errors
+from valuesoup.store.team import join
 
 if TYPE_CHECKING:
     from valuesoup.soup import Soup
@@ -101,6 +102,8 @@ def run(
 ) -> Finished:
     """Run a configuration in a folder, or continue it there; what is done is not done again.
 
+    Called by every process that ``accelerate launch`` or ``torchrun`` started, these train together.
+
     Args:
         config: What to run.
         folder: The run folder, made if need be.
@@ -118,10 +121,19 @@ def run(
     """
     progress = progress or Progress()
     out = Path(folder)
-    if (out / STUDY).is_file():
+    if has_file(out, STUDY):
         raise UserError(f"{out} holds a study over seeds; give the run another folder (--out).")
     config = config.with_absolute_paths()
     plan = make_plan(config)
+    processes = join()
+    if not processes.alone and (cluster is not None or (jobs or 1) > 1):
+        raise UserError(
+            f"{processes.size} processes were started to train together, one stage after the other; leave --jobs and "
+            "--executor out, or start one process."
+        )
+    if not processes.leads:
+        processes.follow()
+        return open_run(out)
     store = open_store(out)
     if artifacts is not None:
         store.remote = Remote(artifacts)
@@ -141,6 +153,7 @@ def run(
             made = run_graph(plan.targets(), store, progress, log, jobs, cluster, computes_on_gpu)
             finished = _finish(out, plan, made)
         log.write("finished")
+    processes.dismiss()
     return finished
 
 
@@ -150,9 +163,21 @@ def models_with_own_code(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(one.model for one in asked if one.trust_remote_code and one.model))
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Say whether a folder that somebody named holds this file.
+
+    Raises:
+        UserError: There can be no such folder, or it may not be looked into.
+    """
+    try:
+        return (folder / name).is_file()
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be opened: {error.strerror or error}.") from None
+
+
 def default_folder(config: Path) -> Path:
     """Return where a configuration file is run that does not say where: in its own run folder, or in ``runs/``."""
-    in_run = config.name == CONFIG and (config.parent / LOG).is_file()  # else it is a person's own file
+    in_run = config.name == CONFIG and has_file(config.parent, LOG)  # else it is a person's own file
     return config.parent if in_run else Path("runs") / config.stem
 
 
@@ -175,7 +200,7 @@ def open_run(folder: str | Path) -> Finished:
         UserError: The folder holds no run, or one that has not finished (with the command that continues it).
     """
     out = Path(folder)
-    if not (out / CONFIG).is_file():
+    if not has_file(out, CONFIG):
         raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
     plan = make_plan(load_config(out / CONFIG))
     if not (out / RESULTS).is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 from valuesoup.configfile import load_config
 from valuesoup.errors import UserError
 from valuesoup.pipeline.plan import make_plan
-from valuesoup.pipeline.run import CONFIG, RESULTS, open_store
+from valuesoup.pipeline.run import CONFIG, RESULTS, has_file, open_store
 from valuesoup.store import topological
 
 
@@ -32,7 +32,7 @@ def run_status(folder: str | Path) -> list[StageStatus]:
         UserError: The folder holds no run.
     """
     out = Path(folder)
-    if not (out / CONFIG).is_file():
+    if not has_file(out, CONFIG):
         raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
     store = open_store(out)
     nodes = topological(make_plan(load_config(out / CONFIG)).targets())

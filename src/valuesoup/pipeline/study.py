@@ -9,8 +9,9 @@ from typing import Any
 from valuesoup.config import RunConfig
 from valuesoup.errors import UserError
 from valuesoup.evaluation.seeds import combine
-from valuesoup.pipeline.run import CONFIG, STUDY, Finished, open_run, run
+from valuesoup.pipeline.run import CONFIG, STUDY, Finished, has_file, open_run, run
 from valuesoup.store import Cluster, Progress, write_atomic
+from valuesoup.store.team import whole_team
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def run_study(
     """
     progress = progress or Progress()
     out = Path(folder)
-    if (out / CONFIG).is_file():
+    if has_file(out, CONFIG):
         raise UserError(f"{out} is the folder of a single run; give the study another one (--out).")
     runs = []
     for seed in config.seeds:
@@ -63,7 +64,13 @@ def run_study(
 
 
 def seed_folders(folder: str | Path) -> list[Path]:
-    """Return the run folders of a study that have been begun, by seed; none where the folder is no study's."""
+    """Return the run folders of a study that have been begun, by seed; none where the folder is no study's.
+
+    Raises:
+        UserError: There can be no such folder, or it may not be looked into.
+    """
+    if has_file(Path(folder), CONFIG):  # a run's
+        return []
     found = [one.parent for one in Path(folder).glob(f"seed-*/{CONFIG}") if one.parent.name[5:].isdecimal()]
     return sorted(found, key=lambda one: int(one.name[5:]))
 
@@ -85,6 +92,7 @@ def read_seeds(folder: Path) -> list[int]:
     Raises:
         UserError: The folder holds no finished study, or its file is damaged.
     """
+    has_file(folder, STUDY)
     try:
         seeds = json.loads((folder / STUDY).read_text(encoding="utf-8"))["seeds"]
     except (FileNotFoundError, NotADirectoryError):
@@ -102,5 +110,6 @@ def read_seeds(folder: Path) -> list[int]:
 def _combined(out: Path, runs: Sequence[Finished]) -> Study:
     level = runs[0].plan.config.evaluation.level
     combined = combine([finished.results for finished in runs], level)
-    write_atomic(out / STUDY, json.dumps(combined, indent=1, allow_nan=False))
+    if whole_team().leads:
+        write_atomic(out / STUDY, json.dumps(combined, indent=1, allow_nan=False))
     return Study(out, runs, combined)

@@ -11,7 +11,7 @@ import numpy as np
 from valuesoup.data import Pairs
 from valuesoup.errors import UserError
 from valuesoup.pipeline.data import load_part
-from valuesoup.pipeline.inputs import BaseRef, open_base
+from valuesoup.pipeline.inputs import BaseRef, open_training_base
 from valuesoup.pipeline.sources import PARTS, Source, save_log_probs, selected, training_rows
 from valuesoup.store import Artifact, Work, fingerprint, stage
 from valuesoup.training.settings import TrainingSettings
@@ -27,7 +27,7 @@ LEAST_VALIDATION = 16
 """With fewer validation pairs left after a filter, the validation loss is taken on all of them (and says so)."""
 
 
-@stage("reference", version=4, ignore=("device",))
+@stage("reference", version=4, ignore=("device",), together=True)
 def reference(
     work: Work,
     *,
@@ -57,7 +57,7 @@ def reference(
     from valuesoup.training.reference import pair_log_probs
     from valuesoup.training.rows import tokenise
 
-    model, tokenizer = open_base(base, device)
+    model, tokenizer = open_training_base(base, device)
     weights = None
     if policy is None:
         soup = Soup(model, tokenizer, layers=target_layers(model))
@@ -79,7 +79,7 @@ def reference(
     save_log_probs(work.out, listed.ids, found)
 
 
-@stage("train", version=4, ignore=("device", "minimum", "report_to"))
+@stage("train", version=4, ignore=("device", "minimum", "report_to"), together=True)
 def train(
     work: Work,
     *,
@@ -129,7 +129,7 @@ def train(
     _save(work.out, soup, POLICY, {**summary, **note})
 
 
-@stage("train-joint", version=3, ignore=("device", "minimum", "report_to"))
+@stage("train-joint", version=3, ignore=("device", "minimum", "report_to"), together=True)
 def train_joint(
     work: Work,
     *,
@@ -209,7 +209,7 @@ def _soup(
     """Open the base for training, and the settings that it allows."""
     from valuesoup.soup import Soup, position_limit, target_layers
 
-    model, tokenizer = open_base(base, device)
+    model, tokenizer = open_training_base(base, device)
     longest = min(settings.max_length, position_limit(model.config))
     settings = settings.model_copy(update={"report_to": tuple(report_to), "max_length": longest})
     layers = target_layers(model, settings.target_modules)

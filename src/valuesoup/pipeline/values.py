@@ -21,12 +21,15 @@ from valuesoup.consistency import (
 )
 from valuesoup.data import Pairs
 from valuesoup.errors import RunError, UserError
-from valuesoup.pipeline.data import load_part
+from valuesoup.pipeline.data import ids_of_part, load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, open_reward
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
+from valuesoup.rewards.sources import RewardSource
+from valuesoup.rewards.table import PAIR_SIDES, Names
 from valuesoup.store import Artifact, Work, stage
 
 SCORED_PARTS = ("train", "validation")
+_TOGETHER = 1 << 17
 
 
 @stage("reward", ignore=("device",))
@@ -74,7 +77,7 @@ def score_pairs(
     """
     listed = Pairs.concat([Pairs.load(path) for path in sorted(pairs.path.rglob("*.parquet"))])
     sources = {value: open_reward(reward, device) for value, reward in rewards.items()}
-    score(listed, sources, dataset, work.progress).save(work.out / "scores.parquet")
+    _score_in_parts(work, listed, sources, dataset).save(work.out / "scores.parquet")
     say_notes(work, sources.values())
 
 
@@ -87,19 +90,19 @@ def part_scores(
     They come from `score_pairs`, by the pairs' ids, or from a column of the data.
     """
     for part in SCORED_PARTS:
-        pairs = load_part(split, dataset, part)
-        if not len(pairs):
+        ids = ids_of_part(split, dataset, part)
+        if not len(ids):
             continue
         if scores is None:
             assert column is not None
-            table = score(pairs, {value: ColumnReward(column)}, dataset)
+            table = score(load_part(split, dataset, part), {value: ColumnReward(column)}, dataset)
         else:
             known = RewardTable.load(scores.path / "scores.parquet")
-            rows = pc.index_in(pairs.table["id"], value_set=pa.array(known.items))
+            rows = pc.index_in(ids, value_set=pa.array(known.items))
             if rows.null_count:
                 raise RunError(f"{scores.path.name} lacks scores of some pairs; remove it and run again.")
-            found = known.scores[rows.to_numpy()][:, :, [known.value_index(value)]]
-            table = RewardTable(pairs.ids, known.sides, (value,), found, dataset)
+            found = known.scores[:, :, [known.value_index(value)]][rows.to_numpy()]
+            table = RewardTable(Names(ids), known.sides, (value,), found, dataset)
         table.save(work.out / f"{part}.parquet")
 
 
@@ -120,7 +123,7 @@ def reward_gaps(
     for part in SCORED_PARTS:
         if not (next(iter(scores[dataset].values())).path / f"{part}.parquet").is_file():
             continue
-        gaps = joined(scores[dataset], part).gaps(sigma=spreads)
+        gaps = (tables[dataset] if part == "train" else joined(scores[dataset], part)).gaps(sigma=spreads)
         np.save(work.out / f"gaps_{part}.npy", gaps)
         np.save(work.out / f"consistency_{part}.npy", value_consistency(gaps))
 
@@ -190,12 +193,25 @@ def say_notes(work: Work, sources: Iterable[object]) -> None:
 
 def joined(scores: Mapping[str, Artifact], part: str) -> RewardTable:
     """Return one table of all values from the tables of each."""
-    tables = [RewardTable.load(artifact.path / f"{part}.parquet") for artifact in scores.values()]
-    first = tables[0]
-    return RewardTable(
-        first.items,
-        first.sides,
-        tuple(scores),
-        np.concatenate([table.scores for table in tables], axis=2),
-        first.dataset,
-    )
+    # One after the other into its place: all of them beside the joined one would take the memory twice.
+    first, whole = None, np.empty(0)
+    for place, artifact in enumerate(scores.values()):
+        table = RewardTable.load(artifact.path / f"{part}.parquet")
+        if first is None:
+            first, whole = table, np.empty((*table.scores.shape[:2], len(scores)))
+        whole[:, :, [place]] = table.scores
+    assert first is not None
+    return RewardTable(first.items, first.sides, tuple(scores), whole, first.dataset)
+
+
+def _score_in_parts(work: Work, pairs: Pairs, sources: Mapping[str, RewardSource], dataset: str) -> RewardTable:
+    """Score a bounded number of pairs at a time: as Python objects pairs take ten times the memory."""
+    if len(pairs) <= _TOGETHER:
+        return score(pairs, sources, dataset, work.progress)
+    scores = np.empty((len(pairs), len(PAIR_SIDES), len(sources)))
+    with work.task(len(pairs), "pairs") as task:
+        for start in range(0, len(pairs), _TOGETHER):
+            part = pairs.slice(start, _TOGETHER)
+            scores[start : start + len(part)] = score(part, sources, dataset, work.progress).scores
+            task.advance(len(part))
+    return RewardTable(Names(pairs.table["id"].combine_chunks()), PAIR_SIDES, tuple(sources), scores, dataset)

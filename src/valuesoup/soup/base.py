@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from valuesoup.errors import UserError
 from valuesoup.limits import loading_fault
@@ -156,6 +157,8 @@ def fingerprint_weights(model: "PreTrainedModel") -> str | None:
         weight = module.weight
         if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
             return None
+        if isinstance(weight, DTensor):  # divided among processes, which all come here
+            weight = weight.full_tensor()
         flat = weight.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
         digest.update(f"{name}{tuple(weight.shape)}".encode() + _rounded(sample))

@@ -195,7 +195,9 @@ def response_log_probs(
     """
     # Checkpointing runs layers again in the backward pass, with the rows' weights of the last forward pass.
     checkpoints = any(getattr(module, "gradient_checkpointing", False) for module in soup.model.modules())
-    groups = [] if checkpoints else batch.groups()
+    # Of a base that is divided among processes (FSDP2), all of them run the same number of passes.
+    divided = hasattr(soup.model.base_model, "set_reshard_after_forward")
+    groups = [] if checkpoints or divided else batch.groups()
     if len(groups) < 2:
         return _log_probs(soup, weights, batch, shared=shared)
     found = []

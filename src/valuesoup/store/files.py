@@ -12,6 +12,10 @@ from valuesoup.errors import RunError, UserError, ValuesoupError
 
 NO_ROOM = 64 * 1024
 """Bytes; with less free than this a disk counts as full."""
+FULL_OR_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Faults of a disk, whoever meets them."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EFBIG)
+"""Faults of a disk where Python meets them: in the words of another library they may be of something else."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -71,14 +75,14 @@ def files_below(folder: Path) -> list[Path]:
 
 @contextmanager
 def disk_errors(what: str, folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, met inside the block, into one sentence.
+    """Turn a full, broken or read-only disk, met inside the block, into one sentence.
 
     Args:
         what: Was being done.
         folder: Where it was being written.
 
     Raises:
-        RunError: The disk is full, over quota, or cannot be written. Other exceptions pass.
+        RunError: The disk is full, over quota, broken, or cannot be written. Other exceptions pass.
     """
     try:
         yield
@@ -93,13 +97,24 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
+def file_error(error: OSError) -> ValuesoupError | None:
+    """Return one sentence for a fault of the disk or of a path that a person gave; None where it is neither."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in FULL_OR_BROKEN:
+        return RunError(f"{where}{error.strerror}; run the same command again once there is room to write.")
+    if error.errno in (*REFUSED, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+        return UserError(f"{where}{error.strerror}; give another file or folder.")
+    return None
+
+
 def _disk_fault(error: Exception, folder: Path) -> str | None:
     """Say what of the disk made a write fail, or None where it was something else."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in FULL_OR_BROKEN + REFUSED:
         return f"{error.strerror} ({error.filename or folder})"
     while not folder.exists():
         folder = folder.parent
-    # numpy, torch and the Rust libraries report a full disk in words of their own, or in none.
-    if "No space left on device" in str(error) or shutil.disk_usage(folder).free < NO_ROOM:
-        return f"{os.strerror(errno.ENOSPC)} ({folder})"
-    return None
+    # numpy, torch and the Rust libraries report a fault of the disk in words of their own, or in none.
+    said = next((words for words in map(os.strerror, FULL_OR_BROKEN) if words in str(error)), None)
+    if said is None and shutil.disk_usage(folder).free < NO_ROOM:
+        said = os.strerror(errno.ENOSPC)
+    return f"{said} ({folder})" if said else None

@@ -45,12 +45,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage function with its name, its version (raised when its results change) and inputs without effect."""
+    """A stage function with its name, its version (raised when its results change) and inputs without effect.
+
+    One that is done ``together`` is called in every process of a team (see ``store/team.py``).
+    """
 
     name: str
     version: int
     function: Callable[..., None]
     ignore: frozenset[str] = frozenset()
+    together: bool = False
 
     def __call__(self, label: str, **inputs: Any) -> "Node":
         """Return the deferred call of this stage with these inputs; nothing runs yet.
@@ -75,17 +79,20 @@ def _stage_named(module: str, name: str) -> Stage:
     return found
 
 
-def stage(name: str, *, version: int = 1, ignore: Iterable[str] = ()) -> Callable[[Callable[..., None]], Stage]:
+def stage(
+    name: str, *, version: int = 1, ignore: Iterable[str] = (), together: bool = False
+) -> Callable[[Callable[..., None]], Stage]:
     """Turn a function ``f(work, *, inputs…)`` that writes into ``work.out`` into a stage.
 
     Args:
         name: Used in the artifact's folder name.
         version: Part of the key; raise it when the same inputs give other results than before.
         ignore: Inputs that change how the work is done but not its result (batch sizes, devices).
+        together: Processes that train together each do a share of it.
     """
 
     def decorate(function: Callable[..., None]) -> Stage:
-        return Stage(name, version, function, frozenset(ignore))
+        return Stage(name, version, function, frozenset(ignore), together)
 
     return decorate
 

@@ -31,6 +31,7 @@ from valuesoup.store.graph import Node, Work, substitute
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress
 from valuesoup.store.relay import Listener, RelayedLog, RelayedProgress, portable
+from valuesoup.store.team import whole_team
 
 THREADS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 """Limit the threads of torch, numpy and Arrow; of tokenizers; of polars. Read when these are first imported."""
@@ -61,7 +62,7 @@ def make_node(node: Node, store: Store, progress: Progress, log: RunLog, found: 
 
     with disk_errors(node.label, store.root):
         note("start", stage=node.stage.name)
-        with store.making(node) as out:
+        with store.making(node) as out, whole_team().together(node, out, found):
             node.stage.function(Work(out, progress, node.label, note), **inputs)
         artifact = store.find(node)
         if artifact is None:

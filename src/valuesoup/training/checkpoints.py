@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from valuesoup.store.team import ALONE, Team
+
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
 
@@ -31,13 +33,17 @@ def load_state(soup: "Soup", name: str, folder: Path) -> None:
             parameter.copy_(tensors[str(place)])
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """Return the newest complete checkpoint; Trainer writes its state file last, so a torn one has none that parses."""
-    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+def last_checkpoint(work: Path, team: Team = ALONE) -> Path | None:
+    """Return the newest complete checkpoint that every process of the team has; Trainer writes its state file last."""
+    whole = {int(path.name.rpartition("-")[2]): path for path in work.glob("checkpoint-*") if _is_whole(path)}
+    step = team.least(max(whole, default=0))
+    everywhere = team.least(int(step in whole))
+    return whole[step] if everywhere else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -21,10 +21,12 @@ class Fitting:
     Attributes:
         say: Told, in a sentence, when there are fewer from now on.
         rows: The most of a forward pass.
+        divisible: Whether a batch may be halved; not where other processes run the same number of passes.
     """
 
     say: Callable[[str], None]
     rows: int = sys.maxsize
+    divisible: bool = True
 
     def each(
         self, inputs: dict[str, Tensor], compute: Callable[[dict[str, Tensor]], Tensor], remember: Callable[[], Undo]
@@ -40,7 +42,7 @@ class Fitting:
             Rows and result of each piece.
 
         Raises:
-            RunError: Memory does not suffice for one row.
+            RunError: Memory does not suffice for one row, or for a batch that must not be halved.
         """
         count, start = len(inputs["row"]), 0
         found: list[tuple[int, Tensor]] = []
@@ -53,10 +55,12 @@ class Fitting:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if size == 1:
+                if size == 1 or not self.divisible:
+                    what, remedy = f"{size} pairs", "raise accumulate"
+                    if size == 1:
+                        what, remedy = "one pair", "set gradient_checkpointing"
                     raise RunError(
-                        f"memory does not suffice to train on one pair ({error}); lower max_length, or set "
-                        "gradient_checkpointing."
+                        f"memory does not suffice to train on {what} ({error}); lower max_length, or {remedy}."
                     ) from error
                 undo()
                 torch.cuda.empty_cache()

@@ -211,11 +211,11 @@ class TrainingRows(Dataset[dict[str, Tensor]]):
         return self.pairs.lengths()
 
     def collate(self, places: Sequence[int]) -> dict[str, Tensor]:
-        """Build the batch of these rows."""
-        batch = self.pairs.batch(places)
-        index = np.asarray(places)
+        """Build the batch of these rows; a place of len(self) or more is a filler (see ``training/sharing.py``)."""
+        index = np.asarray(places) % len(self)
+        batch = self.pairs.batch(index.tolist())
         return {
-            "row": torch.as_tensor(index),
+            "row": torch.as_tensor(places),
             "reference": torch.as_tensor(self.reference[index], dtype=torch.float32),
             "weight": torch.as_tensor(self.weight[index], dtype=torch.float32),
             "scale": torch.as_tensor(self.scale[index], dtype=torch.float32),

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from valuesoup.errors import RunError
+from valuesoup.errors import RunError, UserError
 from valuesoup.soup.shared_prompt import response_log_probs, shares_prompts
 from valuesoup.soup.vector import ValueVector
+from valuesoup.store.team import team
 from valuesoup.training.checkpoints import last_checkpoint, load_state, save_state
 from valuesoup.training.fitting import Fitting, Undo, remember_gradients
 from valuesoup.training.flow import Flow
 from valuesoup.training.loss import implicit_margin, likelihood_loss, preference_loss
 from valuesoup.training.rows import LengthGroups, SideBySide, TrainingRows, pair_batch
 from valuesoup.training.settings import TrainingSettings
+from valuesoup.training.sharing import Share, sum_gradients
 
 if TYPE_CHECKING:
     from valuesoup.soup.soup import Soup
@@ -84,7 +86,9 @@ class PreferenceTrainer(Trainer):
         self.beta = settings.beta
         self.rho = settings.likelihood
         self.penalty = penalty
-        self.fitting = Fitting(say)
+        self.team = team()
+        self.step_rows = settings.batch_size
+        self.fitting = Fitting(say, divisible=not self.team.divided)
         # The loss divides by the rows of the whole step itself (see get_batch_samples), so Trainer must not.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[float]] = {"train": [], "eval": []}
@@ -96,16 +100,20 @@ class PreferenceTrainer(Trainer):
         parts = [cast("TrainingRows", part) for part in (self.train_dataset, self.eval_dataset) if part is not None]
         self.shared = shares_prompts(soup, max(part.pairs.longest() for part in parts))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups | SideBySide:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups | SideBySide | Share:
         rows = cast("TrainingRows", train_dataset or self.train_dataset)
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        step, seed = self.step_rows, self.args.data_seed
         counts = np.bincount(rows.vector, minlength=len(self.names))
+        order: LengthGroups | SideBySide
         if len(counts) > 1 and len(set(counts)) == 1 and step % len(counts) == 0:
-            return SideBySide(rows.lengths(), rows.vector, step // len(counts), self.args.seed)
-        return LengthGroups(rows.lengths(), step, self.args.seed)
+            order = SideBySide(rows.lengths(), rows.vector, step // len(counts), seed)
+        else:
+            order = LengthGroups(rows.lengths(), step, seed)
+        return order if self.team.alone else Share(order, step, self.team)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clip the gradients of each vector as if it trained alone, and return the norm of all before that."""
+        sum_gradients(self.soup.parameters_of(self.names), self.team)
         most = self.args.max_grad_norm
         norms = [self.accelerator.clip_grad_norm_(self.soup.parameters_of([name]), most) for name in self.names]
         whole: Tensor = torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
@@ -113,14 +121,15 @@ class PreferenceTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         order: list[int] = np.argsort(eval_dataset.lengths(), kind="stable").tolist()
-        return order
+        return order if self.team.alone else list(Share(order, len(order), self.team))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], int]:
         """Return the batches of a step and the number of their rows: a short last batch then has no more weight."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return samples, sum(len(inputs["row"]) for inputs in samples)
+        rows = sum(int((inputs["row"] < len(self._dataset("train"))).sum()) for inputs in samples)
+        return samples, round(self.team.total([rows])[0])
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
@@ -166,6 +175,10 @@ class PreferenceTrainer(Trainer):
         lengths = batch.sizes()[0]
         if self.rho:
             losses = losses + self.rho * likelihood_loss(chosen[:, None], lengths)
+        part = "train" if torch.is_grad_enabled() else "eval"
+        real = inputs["row"] < len(self._dataset(part))
+        if not self.team.alone:
+            losses = losses * real
         # Vectors in training share the step's rows, and each has the mean loss of its own as when it trains alone.
         share = len(losses) / (num_items_in_batch or len(losses))
         loss = share * losses.mean()
@@ -173,23 +186,25 @@ class PreferenceTrainer(Trainer):
             loss = loss * len(self.names)
             if self.penalty is not None:
                 loss = loss + share * self.penalty.penalty(self.soup)
-        self._check(losses, inputs, chosen - reference_chosen, lengths, training=torch.is_grad_enabled())
+        self._check(losses, inputs, chosen - reference_chosen, lengths, part)
         margin = implicit_margin(chosen, rejected, reference_chosen, reference_rejected, self.beta)
-        self._count(losses, chosen, rejected, margin)
+        seen = (losses, chosen, rejected, margin)
+        self._count(part, *(seen if self.team.alone else (of[real] for of in seen)))
         return (loss, None) if return_outputs else loss
 
-    def _check(
-        self, losses: Tensor, inputs: dict[str, Tensor], moved: Tensor, lengths: Tensor, *, training: bool
-    ) -> None:
+    def _dataset(self, part: str) -> TrainingRows:
+        return cast("TrainingRows", self.train_dataset if part == "train" else self.eval_dataset)
+
+    def _check(self, losses: Tensor, inputs: dict[str, Tensor], moved: Tensor, lengths: Tensor, part: str) -> None:
         if not torch.isfinite(losses).all():
-            rows = inputs["row"][~torch.isfinite(losses)].tolist()
-            dataset = self.train_dataset if training else self.eval_dataset
-            ids = ", ".join(cast("TrainingRows", dataset).pairs.ids[row] for row in rows[:5])
+            dataset = self._dataset(part)
+            rows = (inputs["row"][~torch.isfinite(losses)] % len(dataset)).tolist()
+            ids = ", ".join(dataset.pairs.ids[row] for row in rows[:5])
             raise RunError(
                 f"the loss became NaN or infinite at step {self.state.global_step + 1}, on pairs {ids}; "
                 "lower learning_rate, or look at those pairs."
             )
-        if training and self.state.global_step == 0 and self._starts_at_base:
+        if part == "train" and self.state.global_step == 0 and self._starts_at_base:
             exact = self.soup.model.dtype == torch.float32 and not self.args.bf16
             far = moved.detach().abs()
             if (far > START_TOLERANCE["float32" if exact else "16 bit"] * lengths.sqrt()).any():
@@ -204,8 +219,7 @@ class PreferenceTrainer(Trainer):
         factors = self.soup.parameters_of(self.names)[1::2]
         return not any(B.detach().any() for B in factors)
 
-    def _count(self, losses: Tensor, chosen: Tensor, rejected: Tensor, margin: Tensor) -> None:
-        part = "train" if torch.is_grad_enabled() else "eval"
+    def _count(self, part: str, losses: Tensor, chosen: Tensor, rejected: Tensor, margin: Tensor) -> None:
         ties = margin.abs() < TIE
         won = (margin > 0).masked_fill(ties, False).sum() + 0.5 * ties.sum()
         sums = torch.stack([losses.sum(), chosen.sum(), rejected.sum(), margin.sum(), won])
@@ -216,11 +230,11 @@ class PreferenceTrainer(Trainer):
 
     def take_means(self, part: str) -> dict[str, float]:
         """Return the means since the last call: loss, log-probabilities, implicit reward margin, accuracy."""
-        sums, seen = self._sums[part], self._seen[part]
+        names = ("loss", "chosen", "rejected", "margin", "accuracy")
+        *sums, seen = self.team.total([*(self._sums[part] or [0.0] * len(names)), self._seen[part]])
         self._sums[part], self._seen[part] = [], 0
         if not seen:
             return {}
-        names = ("loss", "chosen", "rejected", "margin", "accuracy")
         mark = "" if part == "train" else "eval_"
         return {mark + name: total / seen for name, total in zip(names, sums, strict=True)}
 
@@ -240,6 +254,17 @@ class PreferenceTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             found = self.fitting.each(inputs, lambda piece: self.compute_loss(model, piece).detach(), self._remember)
         return torch.stack([size / len(inputs["row"]) * loss for size, loss in found]).sum(), None, None
+
+    def evaluation_loop(self, *arguments: Any, **rest: Any) -> Any:
+        """Return the validation loss over the rows of all processes."""
+        found = super().evaluation_loop(*arguments, **rest)
+        if not self.team.alone and found.metrics:
+            total, seen = self.team.total([self._sums["eval"][0], self._seen["eval"]])
+            found.metrics["eval_loss"] = total / seen
+        return found
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Leave the soup where it is: its base may be spread over devices or processes."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -282,9 +307,16 @@ def train_vectors(
         say: Told when fewer pairs are computed at a time, because memory is short; the gradients stay the same.
 
     Raises:
+        UserError: The processes of a team cannot share out a step's rows.
         RunError: The loss became NaN (the step and the pairs are named), the stored reference log-probabilities are
             not those of this base, or memory does not suffice for one pair.
     """
+    processes = team().size
+    if processes > 1 and settings.batch_size % (settings.accumulate * processes):
+        raise UserError(
+            f"{processes} processes cannot share out a step's {settings.batch_size} pairs in {settings.accumulate} "
+            f"forward passes; make training.batch_size a multiple of {processes} x accumulate."
+        )
     held_out = validation if validation is not None and len(validation) else None
     per_epoch = math.ceil(len(rows) / settings.batch_size)
     steps = settings.steps(len(rows))
@@ -298,7 +330,7 @@ def train_vectors(
     best = work / "best"
     arguments = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=max(1, settings.batch_size // settings.accumulate),
+        per_device_train_batch_size=max(1, settings.batch_size // (settings.accumulate * processes)),
         per_device_eval_batch_size=max(16, settings.batch_size),
         gradient_accumulation_steps=settings.accumulate,
         max_steps=steps,
@@ -312,8 +344,8 @@ def train_vectors(
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        save_total_limit=1,
-        report_to=list(settings.report_to) or "none",
+        save_total_limit=1 if processes == 1 else 2,  # all processes resume from a step that all have saved
+        report_to=(team().leads and list(settings.report_to)) or "none",
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=True,
@@ -342,7 +374,9 @@ def train_vectors(
     for callback in ("PrinterCallback", "ProgressCallback"):
         for found in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == callback]:
             trainer.remove_callback(found)
-    checkpoint = last_checkpoint(work)
+    if not team().leads:
+        torch.manual_seed(seed + team().rank)  # of the dropout, which else would repeat itself in every process
+    checkpoint = last_checkpoint(work, team())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     record = {"step": steps, "loss": math.nan}
     if (best / "best.json").is_file():

@@ -14,6 +14,7 @@ CASES = {
     "damaged adapters": 700,
     "results": 1400,
     "damaged results": 600,
+    "checks": 1200,
     "studies": 500,
     "records": 600,
     "artifacts": 400,

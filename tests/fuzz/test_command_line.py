@@ -15,6 +15,10 @@ CASES = {
     "a run of another shape": (["pick", "run"], {"run/results.json": b'{"schema": 1, "values": 3}'}),
     "a run that is a list": (["status", "run"], {"run/config.yaml": b"[]"}),
     "a study without seeds": (["compare", "a", "b"], {"a/study.json": b'{"seeds": []}', "b/study.json": b"{}"}),
+    "a folder that no disk can hold": (["report", "x" * 5000], {}),
+    "a page that no disk can hold": (["compare", "a", "b", "--out", "x" * 5000 + ".html"], {}),
+    "a folder without a run, to pick from": (["pick", "empty"], {"empty/note.txt": b""}),
+    "a folder without a run, to explore": (["explore", "empty"], {"empty/note.txt": b""}),
     "data of zeros": (["audit", "rows.parquet", "--rewards", "a=column:a"], {"rows.parquet": b"\x00" * 64}),
 }
 
@@ -30,4 +34,5 @@ def test_a_malformed_file_ends_with_a_sentence_and_code_2(name: str, tmp_path: P
     done = tiny_run.valuesoup(tmp_path / "cache", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
+    assert "loading" not in done.stdout, "it refuses before it begins"
     oracle.check_message(done.stderr.rstrip("\n"), lines=3)

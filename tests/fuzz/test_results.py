@@ -161,7 +161,7 @@ def test_a_study_of_another_shape_is_refused_in_words(content: str, tmp_path: Pa
     assert oracle.answer(lambda: open_study(other)) is None
 
 
-@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "/proc/self/mem", "/dev/null", "../../.."])
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "/proc/self/mem", "/dev/null", "../../..", "x" * 5000])
 def test_what_is_no_run_folder_is_refused_in_words(name: str, tmp_path: Path) -> None:
     for reader in (open_run, run_status, open_study, pick, lambda folder: compare_runs([folder, tmp_path])):
         assert oracle.answer(lambda reader=reader: reader(name)) is None  # type: ignore[operator]

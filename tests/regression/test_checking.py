@@ -20,7 +20,8 @@ from valuesoup.pipeline.inputs import base_ref
 from valuesoup.pipeline.run import Finished, open_run
 from valuesoup.regression import check, checked_run
 from valuesoup.regression.command import read_command
-from valuesoup.regression.subjects import current_keys
+from valuesoup.regression.kept import take_subjects
+from valuesoup.regression.subjects import current_keys, subjects_of
 from valuesoup.regression.texts import held_out_texts
 from valuesoup.store import Node
 
@@ -332,7 +333,9 @@ def test_policies_that_have_changed_since_are_not_shown_and_counted(finished: Fi
     path = finished.folder / "check.json"
     content = json.loads(path.read_text())
     assert {row["key"] for row in content["texts"][0]["policies"]} <= set(current_keys(finished.plan).values())
-    content["texts"][0]["policies"][1]["key"] = "0" * 16
+    text = content["texts"][0]
+    text["nats"]["0" * 16] = text["nats"][text["policies"][1]["key"]]
+    text["policies"][1]["key"] = "0" * 16
     path.write_text(json.dumps(content))
     shown = checked_run(finished)
     assert shown is not None
@@ -340,11 +343,23 @@ def test_policies_that_have_changed_since_are_not_shown_and_counted(finished: Fi
     assert len(shown["texts"][0]["policies"]) == len(content["texts"][0]["policies"]) - 1
 
 
+def test_a_policy_that_is_another_model_now_has_no_figures_until_it_is_measured(finished: Finished) -> None:
+    subjects, _ = subjects_of(finished, [], {})
+    entry: dict[str, Any] = {"policies": []}
+    take_subjects(entry, subjects)
+    for row in entry["policies"]:
+        row["perplexity"] = 2.0
+    changed = replace(subjects[1], key="0" * 16)
+    take_subjects(entry, [subjects[0], changed])
+    assert entry["policies"][0]["perplexity"] == 2.0
+    assert "perplexity" not in entry["policies"][1]
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "texts": [3]}'])
 def test_a_damaged_file_is_told(finished: Finished, text: str) -> None:
     (finished.folder / "check.json").write_text(text)
     for act in (checked_run, check):
-        with pytest.raises(UserError, match=r"check\.json is damaged; remove it and check the run again"):
+        with pytest.raises(UserError, match=r"check\.json is damaged \(.*\); remove it and check the run again"):
             act(finished)
 
 

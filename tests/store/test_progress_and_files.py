@@ -1,14 +1,17 @@
 """Plain progress lines, durations for people, the log, hashes of paths, atomic writes."""
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from valuesoup.errors import UserError
+from valuesoup.errors import RunError, UserError
 from valuesoup.store import Progress, RunLog, hash_path, progress, write_atomic
+from valuesoup.store.files import disk_errors
 from valuesoup.store.progress import duration
 
 
@@ -101,6 +104,35 @@ def test_every_line_of_the_log_is_json_whatever_is_written(tmp_path: Path) -> No
     assert first["label"] == 'two\nlines ✓ "quoted"'
     assert first["where"] == str(tmp_path)
     assert second["time"] >= first["time"]
+
+
+@pytest.mark.parametrize("torn", ['{"time": 1, "eve', "x"])
+def test_an_event_after_a_torn_line_stands_on_its_own(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(torn)
+    RunLog(path).write("run")
+    RunLog(path).write("done")
+    first, *others = path.read_text().splitlines()
+    assert first == torn
+    assert [json.loads(line)["event"] for line in others] == ["run", "done"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EPERM])
+def test_a_disk_that_does_not_take_the_bytes_is_one_sentence_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write_atomic(tmp_path / "x.json", "old")
+
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(RunError) as caught, disk_errors("the results", tmp_path):
+        write_atomic(tmp_path / "x.json", "new")
+    assert str(caught.value).startswith(f"the results: {os.strerror(number)} (")
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "x.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_folders_hash_follows_names_and_bytes_and_not_hidden_files(tmp_path: Path) -> None:

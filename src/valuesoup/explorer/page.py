@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from valuesoup.config import RunConfig
 from valuesoup.errors import UserError
 from valuesoup.explorer.board import read_board
 from valuesoup.explorer.models import Models
@@ -17,6 +18,8 @@ MOST_TOKENS = 1024
 MOST_TEMPERATURE = 2.0
 MOST_SEED = 2**31 - 1
 SAMPLE_LETTERS = 90
+ASKING = ("prompt", "sample", "follows", "limit", "temperature", "seed")
+"""What a visitor asks with, beside the board's settings."""
 STATE = "(_, ...rest) => [window.valuesoup.state(), ...rest]"
 """The board's settings are read when a visitor asks; dragging sends nothing."""
 
@@ -29,9 +32,6 @@ def asset(name: str) -> str:
 def make_page(models: Models) -> gr.Blocks:
     """Return the page of a loaded run; dragging and choosing happen in the browser, the rest in :class:`_Page`."""
     page = _Page(models)
-    config = models.finished.plan.config
-    generation = config.generation
-    samples = [(_short(page.last_turn(place)), place) for place in range(len(models.prompts))]
     with gr.Blocks(title=f"{_title(models)} · valuesoup", analytics_enabled=False) as blocks:
         gr.HTML(
             html_template=f"<style>{asset('page.css')}</style><div class='vs-head'><h1></h1><p></p></div>",
@@ -41,134 +41,145 @@ def make_page(models: Models) -> gr.Blocks:
             text=_introduction(models),
             apply_default_css=False,
         )
-        board = gr.HTML(
-            html_template="<div class='vs-board'></div>",
-            js_on_load=asset("board.js"),
-            data=read_board(models.finished),
-            apply_default_css=False,
-            elem_id="board",
-        )
-        notice = _notice("notice")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=300):
-                prompt = gr.Textbox(
-                    label="Prompt to both A and B",
-                    placeholder="Write a prompt, or take one of the run's test prompts.",
-                    lines=2,
-                    max_lines=8,
-                    elem_id="prompt",
-                )
-                sample = gr.Dropdown(
-                    choices=samples,
-                    value=None,
-                    label=f"Test prompts of the run ({len(samples)})",
-                    elem_id="sample",
-                )
-            with gr.Column(scale=1, min_width=220):
-                ask = gr.Button("Ask both", variant="primary", elem_id="ask")
-                with gr.Row():
-                    stop = gr.Button("Stop", elem_id="stop", min_width=80)
-                    clear = gr.Button("Clear", elem_id="clear", min_width=80)
-                follows = gr.Checkbox(
-                    label="Go on with the conversation",
-                    info="Off: each prompt stands alone, as in the run's evaluation.",
-                    value=False,
-                    elem_id="follows",
-                )
-        refusal = _notice("refusal")  # not where exports are told of, which go on while answers are written
-        with gr.Accordion("How answers are drawn", open=False, elem_id="drawn"), gr.Row():
-            limit = gr.Slider(
-                1,
-                max(MOST_TOKENS, generation.max_new_tokens),
-                value=generation.max_new_tokens,
-                step=1,
-                label="Longest answer (tokens)",
-                elem_id="limit",
-            )
-            temperature = gr.Slider(
-                0,
-                max(MOST_TEMPERATURE, generation.temperature),
-                value=generation.temperature,
-                step=0.05,
-                label="Temperature",
-                info="0 takes the likeliest token.",
-                elem_id="temperature",
-            )
-            seed = gr.Number(
-                value=config.seed,
-                precision=0,
-                minimum=0,
-                label="Seed",
-                info="The same draws for A and B.",
-                elem_id="seed",
-            )
-        dialogues = []
-        with gr.Row(equal_height=True):
-            for side in SIDES:
-                with gr.Column(min_width=300):
-                    dialogues.append(
-                        gr.HTML(
-                            value={"turns": []},
-                            html_template="<div class='vs-dialogue' aria-live='polite'></div>",
-                            js_on_load=asset("dialogue.js"),
-                            side=side,
-                            apply_default_css=False,
-                            elem_id=f"answers-{side}",
-                        )
-                    )
+        parts: dict[str, Any] = {
+            "board": gr.HTML(
+                html_template="<div class='vs-board'></div>",
+                js_on_load=asset("board.js"),
+                data=read_board(models.finished),
+                apply_default_css=False,
+                elem_id="board",
+            ),
+            "notice": _notice("notice"),
+            **_asking([(_short(page.last_turn(place)), place) for place in range(len(models.prompts))]),
+            "refusal": _notice("refusal"),  # not where exports are told of, which go on while answers are written
+            **_drawing(models.finished.plan.config),
+            **_dialogues(),
+        }
         gr.HTML(
             html_template="<p class='vs-small'></p>",
             js_on_load="element.querySelector('p').textContent = props.text;",
             text=_scores_text(models),
             apply_default_css=False,
         )
-        settings = gr.Textbox(visible=False)
-        history = gr.State({side: [] for side in SIDES})
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-
-        # gradio tells a function of its visitor by these annotations.
-        def asked(
-            settings: Any,
-            prompt: Any,
-            sample: Any,
-            follows: Any,
-            limit: Any,
-            temperature: Any,
-            seed: Any,
-            history: Any,
-            request: gr.Request,
-        ) -> Iterator[tuple[Any, ...]]:
-            asking = {"settings": settings, "prompt": prompt, "sample": sample, "follows": follows}
-            drawing = {"limit": limit, "temperature": temperature, "seed": seed}
-            yield from page.ask(_session(request), {**asking, **drawing}, history)
-
-        def stopped(request: gr.Request) -> None:
-            page.visits.stop(_session(request))
-
-        def cleared(request: gr.Request) -> tuple[Any, ...]:
-            return page.clear(_session(request))
-
-        def exported(event: gr.EventData) -> dict[str, Any]:
-            return page.export(event._data.get("setting"))
-
-        gr.on(
-            [ask.click, prompt.submit],
-            asked,
-            [settings, prompt, sample, follows, limit, temperature, seed, history],
-            [*dialogues, history, refusal],
-            js=STATE,
-            concurrency_limit=None,
-            **quiet,
-        )
-        sample.input(page.last_turn, sample, prompt, **quiet)
-        stop.click(stopped, None, None, concurrency_limit=None, queue=False, **quiet)
-        clear.click(cleared, None, [*dialogues, history, refusal], queue=False, **quiet)
-        for event in (board.export_a, board.export_b):
-            event(lambda: {"text": "Writing the adapter and checking it …"}, None, notice, queue=False, **quiet)
-            event(exported, None, notice, concurrency_limit=1, concurrency_id="export", **quiet)
-        blocks.unload(stopped)
+        _wire(blocks, page, parts)
     made: gr.Blocks = blocks
     return made
+
+
+def _asking(samples: list[tuple[str, int]]) -> dict[str, Any]:
+    """Lay out the prompt, the run's test prompts, and the buttons."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=300):
+            prompt = gr.Textbox(
+                label="Prompt to both A and B",
+                placeholder="Write a prompt, or take one of the run's test prompts.",
+                lines=2,
+                max_lines=8,
+                elem_id="prompt",
+            )
+            label = f"Test prompts of the run ({len(samples)})"
+            sample = gr.Dropdown(choices=samples, value=None, label=label, elem_id="sample")
+        with gr.Column(scale=1, min_width=220):
+            ask = gr.Button("Ask both", variant="primary", elem_id="ask")
+            with gr.Row():
+                stop = gr.Button("Stop", elem_id="stop", min_width=80)
+                clear = gr.Button("Clear", elem_id="clear", min_width=80)
+            follows = gr.Checkbox(
+                label="Go on with the conversation",
+                info="Off: each prompt stands alone, as in the run's evaluation.",
+                value=False,
+                elem_id="follows",
+            )
+    return {"prompt": prompt, "sample": sample, "ask": ask, "stop": stop, "clear": clear, "follows": follows}
+
+
+def _drawing(config: RunConfig) -> dict[str, Any]:
+    """Lay out how answers are drawn; at first, as the run drew them."""
+    generation = config.generation
+    with gr.Accordion("How answers are drawn", open=False, elem_id="drawn"), gr.Row():
+        limit = gr.Slider(
+            1,
+            max(MOST_TOKENS, generation.max_new_tokens),
+            value=generation.max_new_tokens,
+            step=1,
+            label="Longest answer (tokens)",
+            elem_id="limit",
+        )
+        temperature = gr.Slider(
+            0,
+            max(MOST_TEMPERATURE, generation.temperature),
+            value=generation.temperature,
+            step=0.05,
+            label="Temperature",
+            info="0 takes the likeliest token.",
+            elem_id="temperature",
+        )
+        seed = gr.Number(
+            value=config.seed,
+            precision=0,
+            minimum=0,
+            label="Seed",
+            info="The same draws for A and B.",
+            elem_id="seed",
+        )
+    return {"limit": limit, "temperature": temperature, "seed": seed}
+
+
+def _dialogues() -> dict[str, Any]:
+    """Lay out the two conversations side by side."""
+    found = {}
+    with gr.Row(equal_height=True):
+        for side in SIDES:
+            with gr.Column(min_width=300):
+                found[side] = gr.HTML(
+                    value={"turns": []},
+                    html_template="<div class='vs-dialogue' aria-live='polite'></div>",
+                    js_on_load=asset("dialogue.js"),
+                    side=side,
+                    apply_default_css=False,
+                    elem_id=f"answers-{side}",
+                )
+    return found
+
+
+def _wire(blocks: gr.Blocks, page: "_Page", parts: Mapping[str, Any]) -> None:
+    """Let the parts of the page call what answers them."""
+    settings = gr.Textbox(visible=False)
+    history = gr.State({side: [] for side in SIDES})
+    answered = [*(parts[side] for side in SIDES), history, parts["refusal"]]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    # gradio tells a function of its visitor by these annotations.
+    def asked(request: gr.Request, *given: Any) -> Iterator[tuple[Any, ...]]:
+        *asking, history = given
+        yield from page.ask(_session(request), dict(zip(("settings", *ASKING), asking, strict=True)), history)
+
+    def stopped(request: gr.Request) -> None:
+        page.visits.stop(_session(request))
+
+    def cleared(request: gr.Request) -> tuple[Any, ...]:
+        return page.clear(_session(request))
+
+    def exported(event: gr.EventData) -> dict[str, Any]:
+        return page.export(event._data.get("setting"))
+
+    gr.on(
+        [parts["ask"].click, parts["prompt"].submit],
+        asked,
+        [settings, *(parts[name] for name in ASKING), history],
+        answered,
+        js=STATE,
+        concurrency_limit=None,
+        **quiet,
+    )
+    parts["sample"].input(page.last_turn, parts["sample"], parts["prompt"], **quiet)
+    parts["stop"].click(stopped, None, None, concurrency_limit=None, queue=False, **quiet)
+    parts["clear"].click(cleared, None, answered, queue=False, **quiet)
+    notice = parts["notice"]
+    for event in (parts["board"].export_a, parts["board"].export_b):
+        event(lambda: {"text": "Writing the adapter and checking it …"}, None, notice, queue=False, **quiet)
+        event(exported, None, notice, concurrency_limit=1, concurrency_id="export", **quiet)
+    blocks.unload(stopped)
 
 
 class _Page:

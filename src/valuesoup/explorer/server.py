@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from valuesoup.errors import RunError, UserError
 from valuesoup.explorer.needed import import_gradio
-from valuesoup.pipeline.run import CONFIG, Finished, open_run
+from valuesoup.pipeline.run import CONFIG, Finished, has_file, open_run
 from valuesoup.pipeline.study import seed_folders
+from valuesoup.store import Progress
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -94,6 +95,7 @@ def launch(
     port: int = PORT,
     share: bool = False,
     auth: tuple[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Explorer:
     """Serve the page of a finished run; returns once it can be opened.
 
@@ -103,6 +105,7 @@ def launch(
         port: 0 takes a free one.
         share: Ask gradio's tunnel for a public address; needs a password and the network.
         auth: User and password.
+        progress: Where to say that the models are loaded, once nothing is left to refuse.
 
     Raises:
         UserError: gradio is not installed, the run is unfinished or damaged, the port is in use, or the page would be
@@ -116,6 +119,8 @@ def launch(
         gradio = import_gradio()
         from valuesoup.explorer.models import Models
 
+        if progress is not None:
+            progress.say("loading the models …")
         models = Models(finished)
         app = _app(gradio, models, auth, None if share else host)
     except BaseException:
@@ -130,7 +135,7 @@ def launch(
 def _open(run: str | Path | Finished) -> Finished:
     if isinstance(run, Finished):
         return run
-    if not (Path(run) / CONFIG).is_file() and (seeds := seed_folders(run)):
+    if not has_file(Path(run), CONFIG) and (seeds := seed_folders(run)):
         raise UserError(f"{run} holds a study over seeds; explore one of its runs, such as {seeds[0]}.")
     return open_run(run)
 

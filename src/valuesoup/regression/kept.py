@@ -8,6 +8,7 @@ from typing import Any
 from valuesoup.errors import UserError
 from valuesoup.pipeline.plan import BASE
 from valuesoup.pipeline.run import Finished
+from valuesoup.regression.kept_schema import kept_fault, strange
 from valuesoup.regression.outputs import Metric
 from valuesoup.regression.ratios import difference
 from valuesoup.regression.subjects import Subject, current_keys
@@ -34,13 +35,14 @@ def read_kept(finished: Finished) -> Content:
         return {"schema": SCHEMA, "level": level, "texts": [], "commands": []}
     try:
         content: Content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise ValueError
-        for part, kept in (("texts", "nats"), ("commands", "metrics")):
-            for entry in content[part]:
-                _ = [(row["id"], row["key"], row["title"]) for row in entry["policies"]], dict(entry[kept])
-    except (ValueError, KeyError, TypeError):
-        raise _damaged(path) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError):
+        raise _damaged(path, "it is no JSON") from None
+    if fault := kept_fault(content):
+        raise _damaged(path, fault)
+    if (who := strange(content, current_keys(finished.plan), finished.results["candidates"])) is not None:
+        raise _damaged(path, f"the run knows its '{who}' otherwise")
     return {**content, "level": level}
 
 
@@ -55,7 +57,9 @@ def take_subjects(entry: dict[str, Any], subjects: Sequence[Subject]) -> None:
     for subject in subjects:
         policy = subject.policy
         told = {"id": policy.id, "method": policy.method, "method_title": subject.method_title, "title": policy.title}
-        rows[policy.id] = {**rows.get(policy.id, {}), **told, "weights": policy.weights, "key": subject.key}
+        before = rows.get(policy.id, {})
+        kept = before if before.get("key") == subject.key else {}  # else its figures are of another model
+        rows[policy.id] = {**kept, **told, "weights": policy.weights, "key": subject.key}
     entry["policies"] = list(rows.values())
 
 
@@ -74,14 +78,9 @@ def checked_run(finished: Finished) -> dict[str, Any] | None:
     Raises:
         UserError: The file is damaged.
     """
-    path = finished.folder / CHECKED
-    if not path.is_file():
+    if not (finished.folder / CHECKED).is_file():
         return None
-    content = read_kept(finished)
-    try:
-        return shown(content, current_keys(finished.plan))
-    except (KeyError, TypeError, AttributeError):
-        raise _damaged(path) from None
+    return shown(read_kept(finished), current_keys(finished.plan))
 
 
 def shown(content: Content, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def shown(content: Content, keys: Mapping[str, str]) -> dict[str, Any]:
         rows = [row for row in _current(entry, keys) if row.get("perplexity")]
         if _shows(rows):
             facts = {name: entry[name] for name in TEXT_FACTS}
-            policies = [{**_told(row), **{name: row[name] for name in FIGURES}} for row in rows]
+            policies = [{**_told(row), **{name: row.get(name) for name in FIGURES}} for row in rows]
             found["texts"].append({**facts, "policies": policies})
     for entry in content["commands"]:
         rows = [row for row in _current(entry, keys) if row["key"] in entry["metrics"]]
@@ -132,5 +131,5 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("id", "method", "method_title", "title", "weights")}
 
 
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged; remove it and check the run again.")
+def _damaged(path: Path, how: str) -> UserError:
+    return UserError(f"{path} is damaged ({how}); remove it and check the run again.")

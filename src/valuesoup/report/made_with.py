@@ -46,8 +46,13 @@ def _last_start(log: Path) -> Mapping[str, Any]:
 
 
 def _told(start: Mapping[str, Any]) -> dict[str, str]:
-    if "packages" not in start:
-        return {}  # of a version that did not log it
+    try:
+        return _worded(start)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError):
+        return {}  # of a version that did not log it, or damaged
+
+
+def _worded(start: Mapping[str, Any]) -> dict[str, str]:
     packages = {name: version for name, version in start["packages"].items() if version is not None}
     versions = [f"Python {start['python']}", *(f"{name} {version}" for name, version in packages.items())]
     moment = datetime.datetime.fromtimestamp(start["time"]).astimezone().strftime("%Y-%m-%d %H:%M %Z")

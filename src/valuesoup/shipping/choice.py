@@ -15,7 +15,7 @@ from valuesoup.methods import Single
 from valuesoup.pipeline.plan import BASE, make_plan
 from valuesoup.pipeline.recipes import weights_label
 from valuesoup.pipeline.results import candidate_id
-from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, open_run, open_store
+from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, has_file, open_run, open_store
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.pipeline.serving import plain_name as plain_name
 from valuesoup.pipeline.study import seed_folders
@@ -57,7 +57,7 @@ def open_for_export(run: str | Path | Finished) -> Finished:
     if isinstance(run, Finished):
         return run
     folder = Path(run)
-    if not (folder / CONFIG).is_file() and (seeds := seed_folders(folder)):
+    if not has_file(folder, CONFIG) and (seeds := seed_folders(folder)):
         raise UserError(f"{folder} holds a study over seeds; export from one of its runs, such as {seeds[0]}.")
     try:
         return open_run(folder)
@@ -73,7 +73,7 @@ def open_trained(run: str | Path | Finished) -> Finished:
         UserError: No run, one that has not trained all of its policies yet, or one whose base changed.
     """
     folder = run.folder if isinstance(run, Finished) else Path(run)
-    if isinstance(run, Finished) or not (folder / CONFIG).is_file() or (folder / RESULTS).is_file():
+    if isinstance(run, Finished) or not has_file(folder, CONFIG) or has_file(folder, RESULTS):
         return open_for_export(run)
     _refuse_changed_base(folder)
     plan = make_plan(load_config(folder / CONFIG))

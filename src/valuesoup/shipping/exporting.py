@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from valuesoup.errors import RunError, UserError, did_you_mean
 from valuesoup.pipeline.run import Finished
+from valuesoup.pipeline.served import link_base
 from valuesoup.rewards.classifier import quiet
 from valuesoup.shipping.card import write_cards
 from valuesoup.shipping.check import (
@@ -39,6 +40,10 @@ from valuesoup.store import Progress
 from valuesoup.store.files import files_below
 
 Scores = NDArray[np.float64]
+LINKED = (
+    "the run's server loads models by their path, so each folder has links to the files of the base, and the base one "
+    "of its own; copy them to another machine without the links."
+)
 
 
 def export(
@@ -65,7 +70,8 @@ def export(
         method: Whose dial ``weights`` set; by default the only one that has a dial.
         weights: By value, 0 or more; a value left out weighs 0.
         candidates: Ids of candidates, also of methods without a dial. One policy in all, except for vllm.
-        everything: Instead, every candidate as for ``vllm``, also of a run that waits for a server to answer.
+        everything: Instead, every candidate as for ``vllm``, also of a run that waits for a server to answer. Where
+            that server's names are paths in ``to``, each folder is made a whole model by links to the base.
         form: ``adapter``, ``merged`` or ``vllm``.
         rank: Cut adapters to this rank per layer by SVD.
         progress: Where to show what goes on; nowhere by default.
@@ -122,7 +128,20 @@ class _Export:
         tell = partial(notes_on, origin=origin, rank=self.rank, measured=bool(self.finished.results["candidates"]))
         usage = write_cards(self.folder, self.target, self.form, self.finished, self.chosen, policies, origin, tell)
         files = tuple(path.relative_to(self.folder).as_posix() for path in files_below(self.folder))
-        return Exported(self.target, self.form, files, policies, usage, tell(self.chosen, policies))
+        notes = tell(self.chosen, policies)
+        if self._served_by_path():
+            link_base(self.folder)
+            notes = (*notes, LINKED)
+        return Exported(self.target, self.form, files, policies, usage, notes)
+
+    def _served_by_path(self) -> bool:
+        """Whether the server that the run asks, ``transformers serve`` for one, takes folders of this export."""
+        server = self.finished.plan.config.generation.endpoint
+        return (
+            self.form == "vllm"
+            and server is not None
+            and all(Path(server.model_of(choice.name)) == self.target / choice.name for choice in self.chosen)
+        )
 
     def _adapters(self, origin: Origin) -> tuple[ExportedPolicy, ...]:
         """Write an adapter for each choice, then load all back on one base."""

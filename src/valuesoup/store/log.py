@@ -1,6 +1,7 @@
 """The run's log: one JSON object per line, appended."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -21,5 +22,9 @@ class RunLog:
         if self.path is None:
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, default=str)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self.path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # the disk was full, or a process was killed, in the midst of a line
+                    line = "\n" + line
+            file.write((line + "\n").encode())

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import auditing, candidates, consistency, filtering, growth, scoring, search, startup, study, training
+from benchmarks import (
+    auditing,
+    candidates,
+    consistency,
+    filtering,
+    growth,
+    scale,
+    scoring,
+    search,
+    startup,
+    study,
+    training,
+)
 from benchmarks.page import write_page
 from benchmarks.timing import Claim
 
@@ -28,6 +40,7 @@ CLAIMS: dict[str, Callable[[int], Claim]] = {
 }
 FIGURES: dict[str, Callable[[int], list[str]]] = {
     "growth": growth.figures,
+    "scale": scale.figures,
     "startup": startup.figures,
     "consistency": consistency.figures,
     "audit": auditing.figures,

@@ -141,7 +141,7 @@ JOBS = {
         "Pareto set and its hypervolume",
         lambda candidates, values: f"{candidates:,} candidates × {values} values",
         _frontier,
-        ((1_000, 2), (100_000, 2), (1_000, 3), (100_000, 3), (1_000, 5), (10_000, 5)),
+        ((1_000, 2), (100_000, 2), (1_000, 3), (100_000, 3), (1_000, 5), (10_000, 5), (100_000, 5), (1_000, 10)),
     ),
 }
 
@@ -161,7 +161,7 @@ def figures(_: int) -> list[str]:
     return [f"{point.job}, {point.size}: {point.seconds:.2f} s, {point.peak:.0f} MiB" for point in points]
 
 
-def _memory(what: str) -> float:
+def memory(what: str) -> float:
     """Return ``VmRSS`` (now) or ``VmHWM`` (at its peak) of this process, in MiB; Linux only."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition(f"{what}:")[2].split()[0]) / 1024
@@ -172,9 +172,9 @@ def main() -> None:
     name, *size = sys.argv[1:]
     work = JOBS[name].prepare(*map(int, size))
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
-    before, start = _memory("VmRSS"), time.process_time()
+    before, start = memory("VmRSS"), time.process_time()
     work()
-    print(json.dumps({"seconds": time.process_time() - start, "peak": _memory("VmHWM") - before}))
+    print(json.dumps({"seconds": time.process_time() - start, "peak": memory("VmHWM") - before}))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class Block:
     data: pa.Table | list[Row]
 
     @classmethod
-    def from_rows(cls, name: str, rows: Iterable[Row], limit: int | None = None) -> "Block":
-        """Take rows (at most ``limit``) out of any iterable.
+    def from_rows(cls, name: str, rows: Iterable[Row], limit: int | None = None, first: int = 1) -> "Block":
+        """Take rows (at most ``limit``) out of any iterable; the next one is row ``first`` of the source.
 
         Raises:
             UserError: A row is not a mapping of column names to values.
@@ -48,10 +48,10 @@ class Block:
         if not isinstance(rows, Iterable):
             raise UserError(f"{name}: needed are rows (mappings of columns), got {_shown(rows)}")
         taken = list(islice(rows, limit))
-        for number, row in enumerate(taken, start=1):
+        for number, row in enumerate(taken, start=first):
             if not isinstance(row, Mapping):
                 raise UserError(f"{name}, row {number}: needed is a mapping of columns, got {_shown(row)}")
-        return cls(name, np.arange(1, len(taken) + 1), taken)
+        return cls(name, np.arange(first, first + len(taken)), taken)
 
     @classmethod
     def from_table(cls, name: str, table: pa.Table, first_row: int) -> "Block":

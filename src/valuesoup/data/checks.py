@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from valuesoup.data.pairs import MESSAGES, Messages, Pairs, encode
+from valuesoup.data.spool import batches, filtered
 
-_BATCH = 1 << 16
+_TOGETHER = 1 << 20  # rows whose repeats are looked for at a time
 
 
 def check(pairs: Pairs) -> Pairs:
@@ -44,17 +45,7 @@ def check(pairs: Pairs) -> Pairs:
         _drop(good, whole, reason, counts)
     if good.all():
         return Pairs(pairs.table, counts)
-    # A million pairs of text should not be held twice, so each batch is let go once it is filtered.
-    batches = pairs.table.to_batches(max_chunksize=_BATCH)[::-1]
-    schema = pairs.table.schema
-    del pairs
-    kept = []
-    start = 0
-    while batches:
-        batch = batches.pop()
-        kept.append(batch.filter(pa.array(good[start : start + len(batch)])))
-        start += len(batch)
-    return Pairs(pa.Table.from_batches(kept, schema), counts)
+    return Pairs(filtered(pairs.table, good), counts)
 
 
 def drop_shared_prompts(pairs: Pairs, held_out: Collection[str], reason: str) -> Pairs:
@@ -81,8 +72,8 @@ def drop_long(pairs: Pairs, max_words: int) -> Pairs:
     """
     good = np.ones(len(pairs), dtype=np.bool_)
     counts = dict(pairs.dropped)
-    words = [_words(pair.prompt) + max(_words(pair.chosen), _words(pair.rejected)) for pair in pairs]
-    _drop(good, np.array(words, dtype=np.int64) > max_words, f"longer than {max_words} words", counts)
+    words = (_words(pair.prompt) + max(_words(pair.chosen), _words(pair.rejected)) for pair in pairs)
+    _drop(good, np.fromiter(words, np.int64, len(pairs)) > max_words, f"longer than {max_words} words", counts)
     return Pairs(pairs.filter(good).table, counts)
 
 
@@ -100,7 +91,7 @@ def _drop(good: NDArray[np.bool_], bad: NDArray[np.bool_], reason: str, counts: 
 def _last_turns(pairs: Pairs, side: str, role: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say of each row whether its last turn is absent or blank, and whether ``role`` speaks it."""
     blank, spoken = [np.empty(0, np.bool_)], [np.empty(0, np.bool_)]
-    for batch in pairs.table.select([side]).to_batches(max_chunksize=_BATCH):
+    for batch in batches(pairs.table, [side]):
         lengths = pc.list_value_length(batch[side]).to_numpy(zero_copy_only=False)
         last = pa.array(np.cumsum(lengths) - 1, pa.int64(), mask=lengths == 0)
         turns = batch[side].flatten().take(last)  # null where there is no turn
@@ -116,7 +107,7 @@ def _keys(pairs: Pairs, side: str) -> NDArray[np.uint64]:
     import polars as pl
 
     keys = [np.empty(0, np.uint64)]
-    for batch in pairs.table.select([side]).to_batches(max_chunksize=_BATCH):
+    for batch in batches(pairs.table, [side]):
         lengths = pc.list_value_length(batch[side]).to_numpy(zero_copy_only=False)
         turns = batch[side].flatten()
         content = pc.utf8_trim_whitespace(turns.field("content"))
@@ -128,6 +119,19 @@ def _keys(pairs: Pairs, side: str) -> NDArray[np.uint64]:
 
 
 def _repeats(
+    prompt: NDArray[np.uint64], chosen: NDArray[np.uint64], rejected: NDArray[np.uint64]
+) -> dict[str, NDArray[np.bool_]]:
+    """Say of each row whether its pair contradicts or repeats another one, which has the same prompt."""
+    found = {name: np.zeros(len(prompt), dtype=np.bool_) for name in ("contradiction", "duplicate")}
+    groups = np.uint64(len(prompt) // _TOGETHER + 1)
+    for group in range(int(groups)):
+        rows = np.flatnonzero(prompt % groups == group)
+        for name, bad in _repeats_among(prompt[rows], chosen[rows], rejected[rows]).items():
+            found[name][rows] = bad
+    return found
+
+
+def _repeats_among(
     prompt: NDArray[np.uint64], chosen: NDArray[np.uint64], rejected: NDArray[np.uint64]
 ) -> dict[str, NDArray[np.bool_]]:
     import polars as pl

@@ -18,6 +18,7 @@ The three layouts with ``chosen`` and ``rejected`` may carry scores: two columns
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from valuesoup.data.blocks import Block, messages
 from valuesoup.data.pairs import Message, Pairs, single_turns
 from valuesoup.data.scored import ANSWERS, PROMPTS, attributes, choose, find_prompt, scored_pairs
+from valuesoup.data.spool import Spool
 from valuesoup.data.transcripts import ASSISTANT, START, parse_transcript, split_shared
 from valuesoup.errors import UserError, did_you_mean
 
@@ -76,13 +78,23 @@ def convert(blocks: Iterable[Block], value: str | None = None, pairs_per_prompt:
             raise UserError(
                 f"{first.name} already says which answer was chosen, so value='{value}' cannot choose: leave it out"
             )
-        return Pairs.concat([_sides(block) for block in both])
+        return _gathered(_sides(block) for block in both)
     if {"prompt", "response_0", "response_1"} <= columns and _labels(first):
         label = choose(value.removesuffix(_LABEL) if value else None, _labels(first), first.name, "label")
-        return Pairs.concat([_labelled(block, label) for block in both])
+        return _gathered(_labelled(block, label) for block in both)
     if find_prompt(first) and ("completions" in columns or attributes(first)):
         return scored_pairs(both, value, pairs_per_prompt, seed)
     raise UserError(_unknown(first))
+
+
+def _gathered(parts: Iterable[Pairs]) -> Pairs:
+    """Join pairs end to end, more of them than memory holds in a file."""
+    dropped: Counter[str] = Counter()
+    gathered = Spool()
+    for part in parts:
+        gathered.add(part.table)
+        dropped.update(part.dropped)
+    return Pairs(Pairs.concat([Pairs(table) for table in gathered.tables()]).table, dropped)
 
 
 def _chain(first: Block, rest: Iterable[Block]) -> Iterable[Block]:

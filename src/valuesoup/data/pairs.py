@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from valuesoup.data import spool
+from valuesoup.data.spool import ROWS, Spool, batches, filtered, release
 from valuesoup.errors import UserError, did_you_mean
 
 
@@ -39,7 +41,7 @@ _COLUMNS = {
 }
 _CHOSEN, _REJECTED = "chosen_score/", "rejected_score/"
 _DROPPED = b"valuesoup.dropped"
-_BATCH = 1 << 16
+_ROW_GROUP = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Pairs:
     Columns of ``table``: ``id`` and ``prompt_id`` (16 hexadecimal digits), ``prompt``, ``chosen``,
     ``rejected`` (lists of role and content), ``source`` and ``row`` (where the pair was read, rows counted
     from 1), and per scored value two float64 columns ``chosen_score/<value>``, ``rejected_score/<value>``
-    (NaN where a score is absent).
+    (NaN where a score is absent). Large tables lie in a temporary file and are read through a memory map, see
+    ``valuesoup.data.spool``.
 
     Args:
         table: The columns above, e.g. from ``Pairs.from_columns`` or another ``Pairs``.
@@ -157,8 +160,7 @@ class Pairs:
         return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[Pair]:
-        columns = self.table.select(["id", "prompt", "chosen", "rejected"])
-        for batch in columns.to_batches(max_chunksize=1024):
+        for batch in batches(self.table, ["id", "prompt", "chosen", "rejected"], 1024):
             for row in batch.to_pylist():
                 yield _pair(row)
 
@@ -211,7 +213,12 @@ class Pairs:
             raise UserError(f"a filter of {len(self)} pairs needs as many booleans, got {shape}")
         if mask.all():
             return self
-        return Pairs(self.table.filter(pa.array(mask)), self.dropped)
+        small = self.table.nbytes <= spool.IN_MEMORY
+        return Pairs(self.table.filter(pa.array(mask)) if small else filtered(self.table, mask), self.dropped)
+
+    def slice(self, start: int, count: int) -> "Pairs":
+        """Return at most ``count`` consecutive pairs from ``start`` on, without a copy."""
+        return Pairs(self.table.slice(start, count), self.dropped)
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> "Pairs":
         """Return the pairs at ``indices``, in that order; negative indices are refused.
@@ -227,8 +234,11 @@ class Pairs:
 
     def save(self, path: Path) -> None:
         """Write one Parquet file (zstd); ``Pairs.load`` gives the same pairs, scores and dropped counts."""
-        metadata = {_DROPPED: json.dumps(self.dropped).encode()}
-        pq.write_table(self.table.replace_schema_metadata(metadata), path, compression="zstd")
+        table = self.table.replace_schema_metadata({_DROPPED: json.dumps(self.dropped).encode()})
+        with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+            for start in range(0, max(len(table), 1), _ROW_GROUP):
+                writer.write_table(table.slice(start, _ROW_GROUP), _ROW_GROUP)
+                release()
 
     @classmethod
     def load(cls, path: Path) -> "Pairs":
@@ -240,13 +250,34 @@ class Pairs:
         if not Path(path).is_file():
             raise UserError(f"no file of pairs at {path}")
         try:
-            table = pq.read_table(path)
+            table = _read(path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is not a readable Parquet file of pairs: {error}") from error
         metadata = table.schema.metadata or {}
         if _DROPPED not in metadata:
             raise UserError(f"{path} was not written by Pairs.save; open other files with load_pairs")
         return cls(table.replace_schema_metadata(None), json.loads(metadata[_DROPPED]))
+
+    @staticmethod
+    def load_ids(path: Path) -> pa.Array:
+        """Return the (N,) ids of what ``save`` wrote, without reading the rest.
+
+        Raises:
+            UserError: The file is absent or no file of pairs.
+        """
+        try:
+            return pq.read_table(path, columns=["id"])["id"].combine_chunks()
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+            raise UserError(f"{path} is not a readable Parquet file of pairs: {error}") from error
+
+
+def _read(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        groups = (file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        if sum(groups) <= spool.IN_MEMORY:
+            return pq.read_table(path)
+        parts = (pa.Table.from_batches([batch]) for batch in file.iter_batches(ROWS))
+        return pa.concat_tables(Spool().extend(parts).tables()).unify_dictionaries()
 
 
 def single_turns(texts: pa.Array, role: str) -> pa.Array:
@@ -284,9 +315,9 @@ def _text(text: str) -> pa.Scalar:
 def _ids(prompt: pa.Array, chosen: pa.Array, rejected: pa.Array) -> tuple[list[str], list[str]]:
     ids: list[str] = []
     prompt_ids: list[str] = []
-    for start in range(0, len(prompt), _BATCH):  # bounds the memory of the encoded copies
+    for start in range(0, len(prompt), ROWS):  # bounds the memory of the encoded copies
         sides = [
-            encode(side.slice(start, _BATCH)).cast(pa.large_binary()).to_pylist() for side in (prompt, chosen, rejected)
+            encode(side.slice(start, ROWS)).cast(pa.large_binary()).to_pylist() for side in (prompt, chosen, rejected)
         ]
         prompt_ids += [blake2b(text, digest_size=8).hexdigest() for text in sides[0]]
         ids += [blake2b(b"".join(texts), digest_size=8).hexdigest() for texts in zip(*sides, strict=True)]

@@ -22,6 +22,7 @@ from valuesoup.data.formats import TEXTS
 from valuesoup.errors import UserError, did_you_mean
 
 _BATCH = 1 << 16
+_BUFFER = 1 << 20  # bytes of a Parquet column read at a time
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
 _SPLITS = {
     "train": ("train", "training"),
@@ -116,13 +117,13 @@ def _open(
 ) -> Iterator[Block]:
     if isinstance(source, str) and not _exists(source):
         if FUNCTION_NAME.fullmatch(source):
-            yield Block.from_rows(source, _call(source, arguments or {}), limit)
+            yield from _in_blocks(source, _call(source, arguments or {}), limit)
             return
         if _HUB_ID.fullmatch(source) and not source.endswith(_SUFFIXES):
             yield from _hub(source, data_dir, split)
             return
     if not isinstance(source, (str, Path)):
-        yield Block.from_rows("memory", source, limit)
+        yield from _in_blocks("memory", source, limit)
         return
     path = Path(source)
     if not _exists(path):
@@ -136,6 +137,15 @@ def _open(
     if not folder.is_dir():
         raise UserError(f"there is no file or folder {folder}{_near(folder)}")
     yield from _folder(folder, split)
+
+
+def _in_blocks(name: str, rows: Iterable[Row], limit: int | None) -> Iterator[Block]:
+    """Yield rows as they come, so that more of them may come than memory holds."""
+    waiting = islice(rows, limit) if isinstance(rows, Iterable) else rows  # what is no iterable `Block` refuses
+    first = 1
+    while len(block := Block.from_rows(name, waiting, _BATCH, first)):
+        yield block
+        first += len(block)
 
 
 def _exists(path: str | Path) -> bool:
@@ -250,7 +260,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _arrow_tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
     for path in paths:
-        with pa.memory_map(str(path)) as stream, pa.ipc.open_stream(stream) as reader:
+        # Read, not mapped: pages of a map that were read once would count as memory of this process.
+        with pa.OSFile(str(path)) as stream, pa.ipc.open_stream(stream) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
 
@@ -258,7 +269,7 @@ def _arrow_tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
 def _parquet_tables(path: Path) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
             yield pa.Table.from_batches([batch])
 

@@ -1,6 +1,6 @@
 """Splits the pairs of all values together into train, validation and test by prompt, leaking none."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from valuesoup.data.pairs import Messages, Pairs
+from valuesoup.data.spool import batches
 from valuesoup.errors import UserError
 
 HELD_OUT = "conversation held out"
@@ -56,17 +57,16 @@ def split_pairs(
     for name, size in (("test_prompts", test_prompts), ("validation_prompts", validation_prompts)):
         if size < 0:
             raise UserError(f"{name} must be at least 0, got {size}")
-    ordered = {value: _ordered(of_value, seed) for value, of_value in pairs.items()}
-    test = {value: prompts[:test_prompts] for value, prompts in ordered.items()}
+    ordered = {value: _Ordered(of_value, seed) for value, of_value in pairs.items()}
+    test = {value: prompts.first(test_prompts, set()) for value, prompts in ordered.items()}
     tested = {conversation for prompts in test.values() for _, conversation in prompts}
-    left = {value: [p for p in prompts if p[1] not in tested] for value, prompts in ordered.items()}
-    validation = {value: prompts[:validation_prompts] for value, prompts in left.items()}
+    validation = {value: prompts.first(validation_prompts, tested) for value, prompts in ordered.items()}
     held_out = tested | {conversation for prompts in validation.values() for _, conversation in prompts}
     splits: dict[str, Split] = {}
     for value, of_value in pairs.items():
         ids = of_value.table["prompt_id"].combine_chunks()
         own = _among_texts(ids, [prompt for prompt, _ in [*test[value], *validation[value]]])
-        out = _among_texts(conversations(of_value), held_out)
+        out = np.concatenate([np.empty(0, np.bool_), *(_among_texts(turns, held_out) for turns in _turns(of_value))])
         train = Pairs(of_value.filter(~out).table, of_value.dropped)
         if others := int((out & ~own).sum()):
             train.dropped[HELD_OUT] = others
@@ -85,28 +85,64 @@ def first_turn(messages: Messages) -> str:
     return next((turn["content"] for turn in messages if turn["role"] != "system"), messages[0]["content"])
 
 
-def conversations(pairs: Pairs) -> pa.Array:
+def conversations(pairs: Pairs) -> pa.ChunkedArray:
     """Return the text of the first turn of each pair's prompt that is not a system turn, (N,) strings."""
-    prompt = pairs.table["prompt"].combine_chunks()
-    starts = prompt.offsets.to_numpy()
-    turns = prompt.values
-    roles = turns.field("role").take(pa.array(starts[:-1]))
-    system = pc.equal(roles, "system").to_numpy(zero_copy_only=False) & (np.diff(starts) > 1)
-    return turns.field("content").take(pa.array(starts[:-1] + system))
+    return pa.chunked_array(_turns(pairs), pa.large_string())
 
 
-def _ordered(pairs: Pairs, seed: int) -> list[tuple[str, str]]:
-    """Return a (prompt id, conversation) of each conversation in the seed's order, its first prompt in that order."""
-    table = pa.table({"prompt": pairs.table["prompt_id"].combine_chunks(), "conversation": conversations(pairs)})
-    unique = table.group_by(["prompt", "conversation"]).aggregate([])
-    ranked = sorted(
-        zip(unique["prompt"].to_pylist(), unique["conversation"].to_pylist(), strict=True),
-        key=lambda row: blake2b(f"{seed}:{row[0]}".encode(), digest_size=16).digest(),
-    )
-    first: dict[str, str] = {}
-    for prompt, conversation in ranked:
-        first.setdefault(conversation, prompt)
-    return [(prompt, conversation) for conversation, prompt in first.items()]
+def _turns(pairs: Pairs) -> Iterator[pa.Array]:
+    """Yield the first turns, batch by batch."""
+    for batch in batches(pairs.table, ["prompt"]):
+        prompt = batch["prompt"]
+        starts = prompt.offsets.to_numpy()
+        turns = prompt.values
+        roles = turns.field("role").take(pa.array(starts[:-1]))
+        system = pc.equal(roles, "system").to_numpy(zero_copy_only=False) & (np.diff(starts) > 1)
+        yield turns.field("content").take(pa.array(starts[:-1] + system))
+
+
+class _Ordered:
+    """The conversations of one value's pairs in the seed's order, each known by its first prompt in that order.
+
+    Of a conversation a hash of its text is held, and the row of that prompt: the texts may be more than memory holds.
+    """
+
+    def __init__(self, pairs: Pairs, seed: int) -> None:
+        """Put the conversations in order."""
+        self._pairs = pairs
+        names = (name for batch in batches(pairs.table, ["prompt_id"]) for name in batch["prompt_id"].to_pylist())
+        ranks = _sortable((f"{seed}:{name}".encode() for name in names), len(pairs))
+        texts = (text for turns in _turns(pairs) for text in turns.cast(pa.large_binary()).to_pylist())
+        hashes = _sortable(texts, len(pairs))
+        order = np.lexsort(ranks.T[::-1])
+        of_order = hashes[order]
+        # Stable, so that of each conversation the first in the seed's order comes first.
+        grouped = np.lexsort(of_order.T)
+        begins = np.ones(len(pairs), dtype=np.bool_)
+        begins[1:] = (of_order[grouped[1:]] != of_order[grouped[:-1]]).any(axis=1)
+        self._rows = order[np.sort(grouped[begins])]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def first(self, count: int, without: Collection[str]) -> list[tuple[str, str]]:
+        """Return (prompt id, conversation) of the first conversations that are not among those of ``without``."""
+        found: list[tuple[str, str]] = []
+        for start in range(0, len(self), max(count, 1)):
+            if len(found) >= count:
+                break
+            for row in self._rows[start : start + count]:
+                one = self._pairs.slice(int(row), 1)
+                conversation = conversations(one)[0].as_py()
+                if conversation not in without:
+                    found.append((one.table["prompt_id"][0].as_py(), conversation))
+        return found[:count]
+
+
+def _sortable(texts: Iterable[bytes], count: int) -> NDArray[np.uint64]:
+    """Return the 128-bit hashes of texts as (count, 2) numbers, which sort as the hashes do."""
+    digests = np.fromiter((blake2b(text, digest_size=16).digest() for text in texts), "S16", count)
+    return digests.view(">u8").reshape(count, 2).astype(np.uint64)
 
 
 def _among_texts(texts: pa.Array, wanted: Iterable[str]) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from valuesoup.errors import UserError
+from valuesoup.evaluation import frontier
 from valuesoup.evaluation.frontier import hypervolume, normalised_hypervolume, pareto, reference_point
 
 sizes = st.sampled_from([1, 2, 3, 5])
@@ -114,3 +115,29 @@ def test_shapes_and_corners_that_do_not_fit_are_refused():
         normalised_hypervolume([[1, 2]], [0, 0], [1, 0])
     with pytest.raises(UserError, match="at least one candidate"):
         reference_point(np.zeros((0, 2)))
+
+
+def sphere(count, values):
+    """Points of which none dominates another, on scales as far apart as those of rewards."""
+    points = np.abs(np.random.default_rng(0).normal(size=(count, values)))
+    return points / np.linalg.norm(points, axis=1, keepdims=True) * 10.0 ** np.arange(values)
+
+
+@pytest.mark.parametrize(("count", "values"), [(4_000, 5), (700, 6), (150, 7)])
+def test_the_volume_of_a_huge_frontier_is_near_the_exact_one(count, values, monkeypatch):
+    points = sphere(count, values)
+    dominated = np.concatenate([points, points * 0.5])
+    exact = hypervolume(dominated, np.zeros(values))
+    monkeypatch.setattr(frontier, "EXACT", dict.fromkeys(range(5, 10), 10))
+    monkeypatch.setattr(frontier, "_PROJECTIONS", 200_000_000)
+    near = hypervolume(dominated, np.zeros(values))
+    assert near != exact
+    assert near == pytest.approx(exact, rel=2e-3)
+    assert near == hypervolume(dominated, np.zeros(values))
+
+
+def test_dominated_candidates_do_not_make_a_volume_approximate(monkeypatch):
+    points = sphere(30, 5)
+    exact = hypervolume(points, np.zeros(5))
+    monkeypatch.setattr(frontier, "EXACT", {5: 40})
+    assert hypervolume(np.concatenate([points, points * 0.9]), np.zeros(5)) == pytest.approx(exact, rel=1e-12)

@@ -66,6 +66,13 @@ def test_five_seeds_give_the_interval_of_the_table_of_student() -> None:
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0], 0.9).high == pytest.approx(3 + 2.131847 * math.sqrt(0.5), abs=1e-6)
 
 
+def test_an_interval_ends_where_its_figure_can_go_no_further() -> None:
+    assert spread([0.8, 1.0], figure="cosine").high == 1.0
+    assert spread([-0.9, -1.0], figure="correlation").low == -1.0
+    assert spread([0.0, 0.1], figure="share").low == 0.0
+    assert spread([1.0, 3.0], figure="score") == spread([1.0, 3.0]), "a reward can be anything"
+
+
 def test_one_seed_gives_no_interval() -> None:
     assert spread([4]) == (4.0, None, None, [4.0])
 

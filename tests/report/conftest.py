@@ -5,9 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from valuesoup.report.study import StudyData
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -30,6 +34,22 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         return write_report(replace(small, curves={"soup/helpful": curve(0)}), tmp_path_factory.mktemp(f"values-{n}"))
 
     return written
+
+
+@pytest.fixture(scope="session")
+def study() -> "StudyData":
+    """A study of two values over three seeds."""
+    from synthetic_study import study_data
+
+    return study_data(2)
+
+
+@pytest.fixture(scope="session")
+def written(study: "StudyData", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of that study."""
+    from valuesoup.report.study import write_study
+
+    return write_study(study, tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import numpy as np
 from synthetic_report import NAMES, estimate, expansion
 
 from valuesoup.evaluation.seeds import combine
+from valuesoup.report.figures.base import Figure
+from valuesoup.report.figures.study import study_figures
 from valuesoup.report.model import LayerDependence, LayerGeometry, ReportData
 from valuesoup.report.study import StudyData, titled
 from valuesoup.search import simplex_grid
@@ -160,3 +162,28 @@ def study_data(n: int = 2, seeds: int = 3, **changes: Any) -> StudyData:
         expanding=[["Each", "Grown-20", "Grown-40"]],
     )
     return replace(data, **changes)
+
+
+def figures(study: StudyData) -> dict[str, Figure]:
+    return {figure.name: figure for of in study_figures(study).values() for figure in of}
+
+
+def rows(study: StudyData, name: str) -> list[dict[str, Any]]:
+    return figures(study)[name].table(study).rows
+
+
+def caption(study: StudyData, name: str) -> str:
+    figure = figures(study)[name]
+    return figure.caption(study, figure.table(study))
+
+
+def spread(mean: float, half: float | None, each: list[float] | None = None) -> dict[str, Any]:
+    """An estimate over seeds, as a combined study has it."""
+    ends = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+    return {"mean": mean, **ends, "each": each or [mean, mean]}
+
+
+def with_volumes(study: StudyData, differences: list[tuple[str, str, float, float | None]]) -> StudyData:
+    """Take these differences of hypervolumes: one method, another, mean, half width."""
+    listed = [{"first": a, "second": b, **spread(mean, half)} for a, b, mean, half in differences]
+    return replace(study, combined={**study.combined, "differences": listed})

@@ -5,29 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from synthetic_study import study_data
+from synthetic_study import caption, rows, study_data
 
-from valuesoup.report.figures.base import Figure
-from valuesoup.report.figures.study import study_figures
 from valuesoup.report.study import StudyData
 from valuesoup.report.study_summary import summarise_study
-
-
-def figure(study: StudyData, name: str) -> Figure:
-    return next(one for of in study_figures(study).values() for one in of if one.name == name)
-
-
-def rows(study: StudyData, name: str) -> list[dict[str, Any]]:
-    return figure(study, name).table(study).rows
-
-
-def caption(study: StudyData, name: str) -> str:
-    return figure(study, name).caption(study, figure(study, name).table(study))
-
-
-@pytest.fixture(scope="module")
-def study() -> StudyData:
-    return study_data(2)
 
 
 def test_optimism_is_drawn_per_value_with_the_base_beside_it(study: StudyData) -> None:

@@ -174,6 +174,16 @@ def test_an_audit_is_summed_up_from_the_gaps() -> None:
     ]
 
 
+def test_intervals_of_no_width_are_a_caution() -> None:
+    data = report_data(2)
+    assert not any("has a width" in sentence for sentence in summarise(data))
+    for row in data.results["candidates"]:
+        for score in (row.get("test") or {}).values():
+            score["low"] = score["high"] = score["mean"]
+    (caution,) = (sentence for sentence in summarise(data) if "has a width" in sentence)
+    assert caution.startswith("Caution: no interval of a test score has a width, as one prompt gives it")
+
+
 def test_a_paired_difference_decides_where_there_is_one() -> None:
     results = volumes(soup=(0.5, 0.4, 0.58), vc=(0.6, 0.55, 0.65))
     results["differences"] = [{"first": "soup", "second": "vc", "value": -0.1, "low": -0.16, "high": -0.04}]

@@ -11,10 +11,20 @@ from valuesoup.errors import UserError
 
 Results = Mapping[str, Any]
 """The content of a ``results.json``."""
-Over = Callable[[Iterable[float | None]], dict[str, Any] | None]
-"""A figure over seeds as a JSON value, None where a seed lacks it."""
+Over = Callable[[str, Iterable[float | None]], dict[str, Any] | None]
+"""A figure, by its name, over seeds as a JSON value, None where a seed lacks it."""
 SIGNS = ("kl", "perplexity", "repetition", "tokens", "truncated")
 """Signs of over-optimisation that are combined, of what ``quality`` holds in ``results.json``."""
+COSTS = ("trainings", "trained_pairs", "train_seconds", "expand_seconds", "evaluate_seconds")
+"""What a method took."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("cosine", "ceiling", "correlation", "tau"), (-1.0, 1.0)),
+    **dict.fromkeys(("share", "fluency", "repetition", "truncated"), (0.0, 1.0)),
+    **dict.fromkeys(("hypervolume", "extent", "l2", "squared_distance", "kl", "tokens", *COSTS), (0.0, math.inf)),
+    "perplexity": (1.0, math.inf),
+}
+"""What a figure can be; a Student interval knows nothing of it, so its ends are kept within."""
 
 
 class Spread(NamedTuple):
@@ -33,12 +43,13 @@ class Spread(NamedTuple):
     each: list[float]
 
 
-def spread(figures: Iterable[float], level: float = 0.95) -> Spread:
+def spread(figures: Iterable[float], level: float = 0.95, figure: str = "") -> Spread:
     """Return the mean over seeds with its two-sided Student interval.
 
     Args:
         figures: One per seed, at least one.
         level: Of the interval.
+        figure: Its name; where ``RANGES`` knows what it can be, the interval ends there.
     """
     each = [float(figure) for figure in figures]
     mean = float(np.mean(each))
@@ -47,7 +58,8 @@ def spread(figures: Iterable[float], level: float = 0.95) -> Spread:
     from scipy.stats import t
 
     half = float(t.ppf(0.5 + level / 2, len(each) - 1)) * float(np.std(each, ddof=1)) / math.sqrt(len(each))
-    return Spread(mean, mean - half, mean + half, each)
+    least, most = RANGES.get(figure, (-math.inf, math.inf))
+    return Spread(mean, max(mean - half, least), min(mean + half, most), each)
 
 
 def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
@@ -74,54 +86,34 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
     first = runs[0]
     values, methods = list(first["values"]), list(first["methods"])
     for run in runs:
-        if list(run["values"]) != values or list(run["methods"]) != methods:
-            raise UserError(
-                f"results of seed {run['seed']} have the values {', '.join(run['values'])} and the methods "
-                f"{', '.join(run['methods'])}, those of seed {first['seed']} {', '.join(values)} and "
-                f"{', '.join(methods)}; combine runs of one configuration."
-            )
-        for part in ("geometry", "filters", "expansions"):
-            if _names(run[part]) != _names(first[part]):
-                raise UserError(
-                    f"results of seed {run['seed']} have another {part} than those of seed {first['seed']}; combine "
-                    "runs of one configuration."
-                )
+        _refuse_other(run, first)
 
-    def over(figures: Iterable[float | None]) -> dict[str, Any] | None:
-        listed = list(figures)
-        return None if any(one is None for one in listed) else spread(listed, level)._asdict()  # type: ignore[arg-type]
+    def over(figure: str, each: Iterable[float | None]) -> dict[str, Any] | None:
+        found = [one for one in each if one is not None]
+        return spread(found, level, figure)._asdict() if len(found) == len(runs) else None
 
     return {
         "schema": 1,
         "seeds": [run["seed"] for run in runs],
         "values": values,
         "level": level,
-        "methods": {
-            name: {
-                "title": first["methods"][name]["title"],
-                "hypervolume": over(run["methods"][name]["hypervolume"]["value"] for run in runs),
-                "extent": over(_extent(run, name) for run in runs),
-                "optimism": _optimism([run["methods"][name].get("optimism") for run in runs], values, over),
-                **{
-                    cost: over(run["methods"][name][cost] for run in runs)
-                    for cost in ("trainings", "trained_pairs", "train_seconds", "expand_seconds", "evaluate_seconds")
-                },
-            }
-            for name in methods
-        },
+        "methods": {name: _method(runs, name, over) for name in methods},
         "differences": [
             {"first": one, "second": other, **spread([_difference(run, one, other) for run in runs], level)._asdict()}
             for one, other in combinations(methods, 2)
         ],
         "geometry": {
-            name: {figure: over(run["geometry"][name][figure] for run in runs) for figure in ("cosine", "l2", "hsic")}
+            name: {
+                figure: over(figure, (run["geometry"][name][figure] for run in runs))
+                for figure in ("cosine", "l2", "hsic")
+            }
             for name in first["geometry"]
         },
         "filters": {
             name: {
                 dataset: {
-                    "tau": over(run["filters"][name][dataset]["tau"] for run in runs),
-                    "share": over(_share(run["filters"][name][dataset]) for run in runs),
+                    "tau": over("tau", (run["filters"][name][dataset]["tau"] for run in runs)),
+                    "share": over("share", (_share(run["filters"][name][dataset]) for run in runs)),
                 }
                 for dataset in of
             }
@@ -129,7 +121,9 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
         },
         "expansions": {
             name: {
-                what: {figure: over(run["expansions"][name][what].get(figure) for run in runs) for figure in of}
+                what: {
+                    figure: over(figure, (run["expansions"][name][what].get(figure) for run in runs)) for figure in of
+                }
                 for what, of in expansions.items()
             }
             for name, expansions in first["expansions"].items()
@@ -140,6 +134,23 @@ def combine(runs: Sequence[Results], level: float = 0.95) -> dict[str, Any]:
         "points": _points(runs, values, over),
         "candidates": _candidates(runs, values, over),
     }
+
+
+def _refuse_other(run: Results, first: Results) -> None:
+    """Refuse results that are not of the first ones' configuration."""
+    values, methods = list(first["values"]), list(first["methods"])
+    if list(run["values"]) != values or list(run["methods"]) != methods:
+        raise UserError(
+            f"results of seed {run['seed']} have the values {', '.join(run['values'])} and the methods "
+            f"{', '.join(run['methods'])}, those of seed {first['seed']} {', '.join(values)} and "
+            f"{', '.join(methods)}; combine runs of one configuration."
+        )
+    for part in ("geometry", "filters", "expansions"):
+        if _names(run[part]) != _names(first[part]):
+            raise UserError(
+                f"results of seed {run['seed']} have another {part} than those of seed {first['seed']}; combine "
+                "runs of one configuration."
+            )
 
 
 def balanced(run: Results, method: str) -> Mapping[str, Any] | None:
@@ -157,6 +168,17 @@ def balanced(run: Results, method: str) -> Mapping[str, Any] | None:
 def _names(part: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the keys of a mapping, and of the mappings in it those of mappings: not the figures."""
     return {name: [key for key, inner in of.items() if isinstance(inner, Mapping)] for name, of in part.items()}
+
+
+def _method(runs: Sequence[Results], name: str, over: Over) -> dict[str, Any]:
+    each = [run["methods"][name] for run in runs]
+    return {
+        "title": each[0]["title"],
+        "hypervolume": over("hypervolume", (of["hypervolume"]["value"] for of in each)),
+        "extent": over("extent", (_extent(run, name) for run in runs)),
+        "optimism": _optimism([of.get("optimism") for of in each], list(runs[0]["values"]), over),
+        **{cost: over(cost, (of[cost] for of in each)) for cost in COSTS},
+    }
 
 
 def _points(runs: Sequence[Results], values: Sequence[str], over: Over) -> list[dict[str, Any]]:
@@ -179,23 +201,31 @@ def _points(runs: Sequence[Results], values: Sequence[str], over: Over) -> list[
                     {
                         "id": place,
                         "method": name,
-                        "scores": {value: over(row["test"][value]["mean"] for row in rows) for value in values},
+                        "scores": {
+                            value: over("score", (row["test"][value]["mean"] for row in rows)) for value in values
+                        },
                         "average": over(
-                            float(np.mean([row["test"][value]["mean"] for value in values])) for row in rows
+                            "score", (float(np.mean([row["test"][value]["mean"] for value in values])) for row in rows)
                         ),
-                        "fluency": over((row["quality"] or {}).get("fluency") for row in rows),
-                        "signs": {sign: over((row["quality"] or {}).get(sign) for row in rows) for sign in SIGNS},
+                        "fluency": over("fluency", (_sign(row, "fluency") for row in rows)),
+                        "signs": {sign: over(sign, (_sign(row, sign) for row in rows)) for sign in SIGNS},
                     }
                 )
     return points
+
+
+def _sign(row: Mapping[str, Any], sign: str) -> float | None:
+    quality: Mapping[str, float | None] = row["quality"] or {}
+    return quality.get(sign)
 
 
 def _optimism(each: Sequence[Any], values: Sequence[str], over: Over) -> dict[str, Any] | None:
     """Combine what a method's frontier lost from validation to test; None where a seed has no frontier."""
     if not all(each):
         return None
-    drops = {value: over(one["drop"][value]["mean"] for one in each) for value in values}
-    return {"drop": drops, **{part: over(one[part] for one in each) for part in ("validation", "test")}}
+    drops = {value: over("score", (one["drop"][value]["mean"] for one in each)) for value in values}
+    volumes = {part: over("hypervolume", (one[part] for one in each)) for part in ("validation", "test")}
+    return {"drop": drops, **volumes}
 
 
 def _largest_gap(path: Mapping[str, Any]) -> float:
@@ -221,7 +251,9 @@ def _between(
             same = [_pair(run.get(part, {}).get(name, {}).get(rows, ()), pair) for run in runs]
             if all(same):
                 combined = {
-                    figure: over(_PATHS[figure](one) if figure in _PATHS else one[figure] for one in same if one)
+                    figure: over(
+                        figure, (_PATHS[figure](one) if figure in _PATHS else one[figure] for one in same if one)
+                    )
                     for figure in figures
                 }
                 found.setdefault(name, []).append({"first": pair[0], "second": pair[1], **combined})
@@ -239,7 +271,7 @@ def _correlation(runs: Sequence[Results], over: Over) -> list[dict[str, Any]]:
     """Combine the correlations that every seed has."""
     each = [{tuple(row[name] for name in _WHICH): row["mean"] for row in run.get("correlation", ())} for run in runs]
     return [
-        {**dict(zip(_WHICH, key, strict=True)), "correlation": over(of[key] for of in each)}
+        {**dict(zip(_WHICH, key, strict=True)), "correlation": over("correlation", (of[key] for of in each))}
         for key in each[0]
         if all(key in of for of in each)
     ]
@@ -250,7 +282,9 @@ def _candidates(runs: Sequence[Results], values: Sequence[str], over: Over) -> l
     return [
         {
             **{name: row[name] for name in ("id", "method", "weights", "outside_simplex")},
-            "validation": {value: over(of[row["id"]][value]["mean"] for of in validation) for value in values},
+            "validation": {
+                value: over("score", (of[row["id"]][value]["mean"] for of in validation)) for value in values
+            },
         }
         for row in runs[0]["candidates"]
         if all(row["id"] in of for of in validation)

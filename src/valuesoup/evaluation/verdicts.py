@@ -166,10 +166,8 @@ def combine_judged(runs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> d
         rates = [row["win_rate"] for row in whole]
         seeded = None
         if None not in rates:
-            found = spread([rate["value"] for rate in rates], first["level"])
-            # Student's interval knows nothing of the ends of a share.
-            low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
-            seeded = {"value": found.mean, "low": low, "high": high, "each": found.each}
+            found = spread([rate["value"] for rate in rates], first["level"], "share")
+            seeded = {"value": found.mean, "low": found.low, "high": found.high, "each": found.each}
         comparisons.append({**{name: row[name] for name in names}, **total.summary(first["level"]), "win_rate": seeded})
     for row in (row for table in tables[1:] for place, row in table.items() if place not in tables[0]):
         left_out.setdefault(row["method"], f"some seed has no comparison with {row['baseline']}")

@@ -93,7 +93,7 @@ def report_data(finished: Finished) -> ReportData:
         },
         curves=_curves(plan, found),
         fluency_bound=config.evaluation.fluency_bound,
-        judged=judged_run(finished) or {},
+        judged=_judged(judged_run(finished), plan.config),
         checked=checked_run(finished) or {},
     )
 
@@ -120,6 +120,14 @@ def with_titles(results: Mapping[str, Any]) -> Results:
             **{part: renamed(results.get(part, {})) for part in ("conflict", "connectivity")},
         },
     )
+
+
+def _judged(judged: Mapping[str, Any] | None, config: RunConfig) -> Mapping[str, Any]:
+    """Return what a judge said, nothing where none was asked; methods that it left out are under their titles."""
+    if not judged or "left_out" not in judged:
+        return judged or {}
+    titles = {entry.name: entry.title for entry in config.methods}
+    return {**judged, "left_out": {titles.get(name, name): why for name, why in judged["left_out"].items()}}
 
 
 def _gaps(plan: Plan, found: Found, dataset: str) -> GapTable:
@@ -248,7 +256,7 @@ def write_study_report(study: Study) -> Path:
         config_yaml=dump_config(config.model_copy(update={"seeds": tuple(combined["seeds"])})),
         made_with=made_with({finished.folder.name: finished.folder / LOG for finished in study.runs}),
         fluency_bound=config.evaluation.fluency_bound,
-        judged=judged_study(study) or {},
+        judged=_judged(judged_study(study), config),
         combined=combined,
         runs=runs,
         pages=[f"{finished.folder.relative_to(study.folder).as_posix()}/report.html" for finished in study.runs],

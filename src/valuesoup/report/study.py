@@ -134,9 +134,9 @@ def mean_of(parts: Sequence[Spread], level: float, total: bool = False) -> Sprea
     return over_seeds(sums if total else [one / len(parts) for one in sums], level)
 
 
-def over_seeds(figures: Iterable[float], level: float) -> Spread:
+def over_seeds(figures: Iterable[float], level: float, figure: str = "") -> Spread:
     """The mean over seeds with its Student interval, see :func:`valuesoup.evaluation.seeds.spread`."""
-    found = spread(figures, level)
+    found = spread(figures, level, figure)
     return {"mean": found.mean, "low": found.low, "high": found.high, "each": found.each}
 
 
@@ -223,11 +223,12 @@ def policy_label(identity: str, weights: Weights | None) -> str:
 
 
 def spread_text(spread: Spread | None, digits: int = 2) -> str:
-    """``0.52 ± 0.04``: mean and half of the Student interval, which is symmetric; an en dash where there is none."""
+    """``0.52 ± 0.04``: mean and the longer half of its interval; an en dash where there is none."""
     if spread is None:
         return NONE
-    half = "" if spread["low"] is None else f" ± {number(spread['mean'] - spread['low'], digits)}"
-    return f"{number(spread['mean'], digits)}{half}"
+    mean, low, high = spread["mean"], spread["low"], spread["high"]
+    half = "" if low is None or high is None else f" ± {number(max(mean - low, high - mean), digits)}"
+    return f"{number(mean, digits)}{half}"
 
 
 def points_table(study: StudyData) -> PageTable:

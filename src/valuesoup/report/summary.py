@@ -24,7 +24,7 @@ def summarise(data: ReportData) -> list[str]:
     Args:
         data: The report; missing parts shorten the summary.
     """
-    found = [_winner(data), _dominance(data), _against_base(data), _low_fluency(data), _splits(data)]
+    found = [_winner(data), _no_width(data), _dominance(data), _against_base(data), _low_fluency(data), _splits(data)]
     found += [selection(data), _price(data), _savings(data), _outside(data), _reward_models(data), _conflict(data)]
     found += [_filtering(data), _expansion(data)]
     return [sentence for sentence in found if sentence]
@@ -93,6 +93,16 @@ def _difference(data: ReportData, first: str, second: str) -> tuple[float, float
         if (row["first"], row["second"]) == (second, first):
             return -row["value"], -row["high"], -row["low"]
     return None
+
+
+def _no_width(data: ReportData) -> str:
+    """That no test score has an interval to speak of: resamples of a single prompt are all the same."""
+    scores = [score for row in data.results.get("candidates") or () for score in (row.get("test") or {}).values()]
+    if not scores or any(score["low"] != score["high"] for score in scores):
+        return ""
+    return (
+        "Caution: no interval of a test score has a width, as one prompt gives it; nothing is known of other prompts."
+    )
 
 
 def _dominance(data: ReportData) -> str:

@@ -115,6 +115,17 @@ def _crosses(data: ReportData, chart: alt.Chart, x: alt.X, y: alt.Y) -> alt.Char
     return cross.encode(x=x, y=y, tooltip=_tooltip(data))
 
 
+def _lines(chart: alt.Chart, order: str) -> list[alt.Chart]:
+    """Join the mixtures of each method in the order of a score; dotted where each point is trained."""
+    joined = chart.transform_filter("datum.joined && datum.method != 'base'")
+    return [
+        joined.transform_filter(f"datum.separate == {apart}")
+        .mark_line(strokeWidth=2, opacity=0.75, strokeDash=dash)
+        .encode(order=order)
+        for apart, dash in (("false", [1, 0]), ("true", [3, 3]))
+    ]
+
+
 def _projection(data: ReportData, table: Table, i: int, j: int, width: int, height: int) -> alt.LayerChart:
     values = data.results["values"]
     only = present_methods(table)
@@ -125,23 +136,17 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
     colour = method_colour(data.results, only)
     chart = source(table)
     size = 75 if len(values) == 2 or len(table.rows) <= CROWD else 36
-    bold = chart.transform_filter("datum.barred")
-    layers = [
+    # Beyond two values a projection's points have no order to be joined in.
+    layers = _lines(chart.encode(x=x, y=y, color=colour), f"s{i}:Q") if len(values) == 2 else []
+    bold = chart.transform_filter("datum.barred").encode(color=colour)
+    layers += [
         bold.transform_filter(f"isValid(datum.low{i}) && isValid(datum.high{i})")
         .mark_rule(strokeWidth=1.2, opacity=0.4)
-        .encode(x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y, color=colour),
+        .encode(x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y),
         bold.transform_filter(f"isValid(datum.low{j}) && isValid(datum.high{j})")
         .mark_rule(strokeWidth=1.2, opacity=0.4)
-        .encode(x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q", color=colour),
+        .encode(x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q"),
     ]
-    if len(values) == 2:  # beyond two values a projection's points have no order to be joined in
-        joined = chart.transform_filter("datum.joined && datum.method != 'base'")
-        layers[:0] = [
-            joined.transform_filter(f"datum.separate == {apart}")
-            .mark_line(strokeWidth=2, opacity=0.75, strokeDash=dash)
-            .encode(x=x, y=y, color=colour, order=f"s{i}:Q")
-            for apart, dash in (("false", [1, 0]), ("true", [3, 3]))
-        ]
     # Policies without a dial are often the ends of another method's: rings, so that both are seen.
     rings = chart.transform_filter("!datum.dial && datum.method != 'base'")
     layers.append(

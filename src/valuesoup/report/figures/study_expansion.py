@@ -42,11 +42,9 @@ def _passes(study: StudyData) -> Table:
         for place in profiles[0]:
             if all(place in profile for profile in profiles):
                 kind, value, n = place
-                spread = over_seeds([profile[place] for profile in profiles], study.combined["level"])
+                spread = over_seeds([profile[place] for profile in profiles], study.combined["level"], "share")
                 row: Row = {"dataset": kind if len(shown) == 1 else f"{kind} – {name}", "prompts": kind}
                 row |= {"expansion": name, "value": EVERY if value == JOINT else value, "n": n, **ends(spread, "share")}
-                for end in ("low", "high"):  # a share stays one
-                    row[end] = None if row[end] is None else min(max(float(row[end] or 0.0), 0.0), 1.0)
                 rows.append(row)
     return Table(rows, {"dataset": "panel", "n": "N", "share": "pass@N"})
 

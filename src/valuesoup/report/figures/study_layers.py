@@ -46,7 +46,7 @@ def _rows(study: StudyData, runs: Sequence[Mapping[str, Entries]], fields: Seque
         for field, each in curves.items():
             for block in each[0]:
                 if all(block in curve for curve in each):
-                    spread = over_seeds([curve[block] for curve in each], study.combined["level"])
+                    spread = over_seeds([curve[block] for curve in each], study.combined["level"], field)
                     row: Row = {"method": method, "field": field, "block": block, "drawn_as": same}
                     rows.append(row | ends(spread, "y"))
     return rows

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from valuesoup.cli import COMMANDS
+
 LEARNING = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 DRAWING = {"altair", "vl_convert", "jinja2", "pandas"}
 TABLES = {"polars", "pyarrow", "numpy"}
@@ -19,7 +21,7 @@ def imported(*arguments: object) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "methods", "status", "report", "audit"])
+@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
 def test_help_imports_no_library_of_the_trade(command: str) -> None:
     assert not imported(command, "--help") & (LEARNING | DRAWING | TABLES | SEARCHING)
 
@@ -28,10 +30,17 @@ def test_the_list_of_methods_needs_no_tables_and_no_models() -> None:
     assert not imported("methods") & (LEARNING | DRAWING | SEARCHING | {"polars"})
 
 
-def test_a_wrong_configuration_is_refused_without_models(tmp_path: Path) -> None:
+def test_a_configuration_to_start_from_is_written_without_any_library_of_the_trade(tmp_path: Path) -> None:
+    assert not imported("init") & (LEARNING | DRAWING | TABLES | SEARCHING)
+    assert not imported("init", tmp_path / "mine", "--preset", "custom") & (LEARNING | DRAWING | TABLES | SEARCHING)
+    assert (tmp_path / "mine" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("command", ["run", "doctor"])
+def test_a_wrong_configuration_is_refused_without_models(command: str, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("values: {}\n", encoding="utf-8")
-    assert not imported("run", wrong) & (LEARNING | DRAWING | SEARCHING | {"polars"})
+    assert not imported(command, wrong) & (LEARNING | DRAWING | SEARCHING | {"polars"})
 
 
 def test_the_status_of_a_run_needs_no_models_and_no_figures(demo_run: tuple[Path, str]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from valuesoup.cli.app import console
 from valuesoup.errors import UserError
 
 
@@ -22,12 +23,13 @@ def explore(
 ) -> None:
     """Open a page: the frontier, a dial per value, two settings side by side that answer, scored as they do."""
     from valuesoup.explorer import PASSWORD, launch
+    from valuesoup.store import Progress
 
     password = os.environ.get(PASSWORD, "")
     if auth and not password:
         raise UserError(f"--auth {auth} needs a password; put it in the environment variable {PASSWORD}.")
-    print("loading the models …", flush=True)
-    explorer = launch(run, host=host, port=port, share=share, auth=(auth, password) if auth else None)
+    who = (auth, password) if auth else None
+    explorer = launch(run, host=host, port=port, share=share, auth=who, progress=Progress(console()))
     print(f"explorer: {explorer.url}", flush=True)
     if explorer.share_url:
         print(f"public:   {explorer.share_url}", flush=True)

@@ -43,11 +43,16 @@ def doctor(
     set_: Set = None,
 ) -> None:
     """Say what a configuration would need (memory, disk, downloads, time) and what is missing, before it runs."""
-    from valuesoup.doctor import examine
-    from valuesoup.doctor.text import print_report, report_json
+    from valuesoup.configfile import load_config
 
     if config is None and (set_ or out):
         raise UserError("--set and --out belong to a configuration; name its file.")
+    if config is not None:
+        load_config(config, set_ or ())  # a wrong one is told at once, before torch is imported
+
+    from valuesoup.doctor import examine
+    from valuesoup.doctor.text import print_report, report_json
+
     report = examine(config, set_ or (), out=out, jobs=jobs, measure=measure)
     if as_json:
         print(report_json(report))

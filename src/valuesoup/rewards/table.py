@@ -1,13 +1,14 @@
 """The reward table: the raw score of every response under every value, kept once and read many times."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,10 +16,50 @@ from valuesoup.errors import UserError, did_you_mean
 
 PAIR_SIDES = ("chosen", "rejected")
 _COLUMNS = ("item", "side", "value", "score")
+_NAME = pa.dictionary(pa.int32(), pa.string())
 # Responses handled at a time: the temporaries of one chunk stay in the processor's cache.
 _CHUNK = 16_384
 # Responses laid side by side in one long row: sums over rows then run over contiguous memory, without a copy.
 _FOLD = 64
+# Rows of a Parquet file written or read at a time.
+_ROW_GROUP = 1 << 20
+
+
+class Names(Sequence[str]):
+    """An unchangeable list of texts that takes a quarter of a list's memory; ``pyarrow.array`` takes it as it is."""
+
+    def __init__(self, names: "Sequence[str] | pa.Array") -> None:
+        """Hold an Arrow array of strings, or make one."""
+        self.array: pa.Array = names if isinstance(names, pa.Array) else pa.array(names, pa.string())
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Names": ...
+    def __getitem__(self, place: int | slice) -> "str | Names":
+        found = self.array[place]
+        return Names(found) if isinstance(place, slice) else str(found.as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self.array.slice(start, _CHUNK).to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Names):
+            return bool(self.array.equals(other.array))
+        return isinstance(other, Sequence) and len(other) == len(self) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Names({self.array[:3].to_pylist()}{' …' if len(self) > 3 else ''}, {len(self)} in all)"
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        """Be an Arrow array."""
+        return self.array if type is None else self.array.cast(type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +69,7 @@ class RewardTable:
     The scores are checked when the table is made, so that whatever holds a table holds finite numbers.
 
     Attributes:
-        items: Pair ids (or prompt ids, for generated answers), in the order of the data.
+        items: Pair ids (or prompt ids, for generated answers), in the order of the data; they are kept as `Names`.
         sides: ``("chosen", "rejected")`` for pairs, candidate ids for generated answers.
         values: Names of the values.
         scores: (items, sides, values) float64.
@@ -39,7 +80,7 @@ class RewardTable:
             item, or a score is NaN or infinite (names the item, the side and the value).
     """
 
-    items: list[str]
+    items: Sequence[str]
     sides: tuple[str, ...]
     values: tuple[str, ...]
     scores: NDArray[np.float64]
@@ -67,7 +108,7 @@ class RewardTable:
                 f"'{self.items[item]}' (row {item}){self._where()} is {scores[item, side, value]}; "
                 f"every score must be finite, and {int((~finite).sum())} are not."
             )
-        object.__setattr__(self, "items", list(self.items))
+        object.__setattr__(self, "items", Names(self.items))
         object.__setattr__(self, "sides", tuple(self.sides))
         object.__setattr__(self, "values", tuple(self.values))
         object.__setattr__(self, "scores", scores)
@@ -181,15 +222,20 @@ class RewardTable:
     def save(self, path: str | Path) -> None:
         """Write Parquet in long form: one row per response and value (item, side, value, score)."""
         count, sides, values = self.scores.shape
-        rows = np.arange(count * sides * values, dtype=np.int32)
-        columns = {
-            "item": _dictionary(rows // (sides * values), self.items),
-            "side": _dictionary(rows // values % sides, self.sides),
-            "value": _dictionary(rows % values, self.values),
-            "score": pa.array(self.scores.reshape(-1)),
-        }
-        table = pa.table(columns).replace_schema_metadata({"valuesoup": json.dumps({"dataset": self.dataset})})
-        pq.write_table(table, Path(path), compression="zstd")
+        schema = pa.schema([(name, _NAME) for name in _COLUMNS[:3]] + [(_COLUMNS[3], pa.float64())])
+        schema = schema.with_metadata({"valuesoup": json.dumps({"dataset": self.dataset})})
+        together = max(_ROW_GROUP // (sides * values), 1)
+        with pq.ParquetWriter(Path(path), schema, compression="zstd") as writer:
+            for start in range(0, count, together):
+                scores = self.scores[start : start + together].reshape(-1)
+                rows = np.arange(len(scores), dtype=np.int32)
+                columns = (
+                    _dictionary(rows // (sides * values), self.items[start : start + together]),
+                    _dictionary(rows // values % sides, self.sides),
+                    _dictionary(rows % values, self.values),
+                    pa.array(scores),
+                )
+                writer.write_table(pa.table(columns, schema), _ROW_GROUP)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -203,33 +249,47 @@ class RewardTable:
         if not path.is_file():
             raise UserError(f"There is no reward table at {path}.")
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                return cls._read(file, path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
-        if tuple(table.column_names) != _COLUMNS:
+
+    @classmethod
+    def _read(cls, file: pq.ParquetFile, path: Path) -> Self:
+        """Read block by block: the long form of all of them is many times the table."""
+        if tuple(file.schema_arrow.names) != _COLUMNS:
             raise UserError(
-                f"{path} is not a reward table: its columns are {', '.join(table.column_names)}, not "
+                f"{path} is not a reward table: its columns are {', '.join(file.schema_arrow.names)}, not "
                 f"{', '.join(_COLUMNS)}."
             )
-        item, items = _codes(table["item"])
-        side, sides = _codes(table["side"])
-        value, values = _codes(table["value"])
+        sides, values = _distinct(file, "side"), _distinct(file, "value")
         block = max(len(sides) * len(values), 1)
-        rows = np.arange(len(item))
-        complete = len(item) % block == 0 and bool(
-            (value == rows % max(len(values), 1)).all()
-            and (side == rows // max(len(values), 1) % max(len(sides), 1)).all()
-            and (item.reshape(-1, block) == item.reshape(-1, block)[:, :1]).all()
-        )
+        complete, start, last = file.metadata.num_rows % block == 0, 0, pa.scalar("", pa.string())
+        scores = np.empty(file.metadata.num_rows)
+        names = [pa.array([], pa.string())]
+        for batch in file.iter_batches(_ROW_GROUP):
+            rows = np.arange(start, start + len(batch))
+            side, value = (_codes(batch[name], known) for name, known in (("side", sides), ("value", values)))
+            begins = rows % block == 0
+            item = batch["item"].cast(pa.string())
+            # Each row is of the item of the one before it, but where an item begins.
+            same = pc.equal(item, pa.concat_arrays([pa.array([last.as_py()], pa.string()), item[:-1]])).fill_null(False)
+            complete = complete and bool(
+                (value == rows % len(values)).all()
+                and (side == rows // len(values) % len(sides)).all()
+                and (same.to_numpy(zero_copy_only=False) | begins).all()
+            )
+            scores[start : start + len(batch)] = batch["score"].to_numpy(zero_copy_only=False)
+            names.append(item.filter(pa.array(begins)))
+            start, last = start + len(batch), item[-1]
         if not complete:
             raise UserError(
                 f"{path} is not a complete reward table: every item needs one row per side "
                 f"({', '.join(sides)}) and value ({', '.join(values)}), in that order."
             )
-        metadata = json.loads((table.schema.metadata or {}).get(b"valuesoup", b"{}"))
-        scores = table["score"].to_numpy().reshape(-1, len(sides), len(values))
-        names = np.asarray(items, dtype=object)[item[::block]].tolist()
-        return cls(names, tuple(sides), tuple(values), scores, metadata.get("dataset", ""))
+        dataset = json.loads((file.schema_arrow.metadata or {}).get(b"valuesoup", b"{}")).get("dataset", "")
+        shaped = scores.reshape(-1, len(sides), len(values))
+        return cls(Names(pa.concat_arrays(names)), tuple(sides), tuple(values), shaped, dataset)
 
 
 def _spread_in_one_pass(flat: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -258,14 +318,19 @@ def _by_value(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(scores.T, order="C")
 
 
-def _dictionary(codes: NDArray[np.int32], names: list[str] | tuple[str, ...]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(names), type=pa.string()))
+def _dictionary(codes: NDArray[np.int32], names: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), Names(names).array)
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
-    """Return each row's position in the list of distinct names, and that list in order of appearance."""
-    plain = column.cast(pa.string()).combine_chunks()
-    encoded = plain.dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+def _distinct(file: pq.ParquetFile, column: str) -> list[str]:
+    """Return the distinct texts of a column in order of appearance."""
+    found: dict[str, None] = {}
+    for batch in file.iter_batches(_ROW_GROUP, columns=[column]):
+        found.update(dict.fromkeys(batch[column].cast(pa.string()).unique().to_pylist()))
+    return list(found)
+
+
+def _codes(column: pa.Array, known: list[str]) -> NDArray[np.int32]:
+    """Return each row's position among the names."""
+    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(known, pa.string())).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int32)

@@ -23,6 +23,7 @@ from valuesoup.store.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import RewardConfig
 
 
 def _known_template(template: str | None) -> str | None:
@@ -210,7 +211,7 @@ def _train(
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, TrainerCallback, TrainerState
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardTrainer
 
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda and device and ":" in device:
@@ -226,35 +227,9 @@ def _train(
         )
     lengths = [max(len(side) for side in pair) for pair in zip(*rows.values(), strict=True)]
     with _scratch() as folder:
-        arguments = RewardConfig(
-            output_dir=str(folder),
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            lr_scheduler_type="linear",
-            warmup_steps=0.1,
-            max_length=None,
-            seed=settings.seed or 0,
-            data_seed=settings.seed or 0,
-            # Pairs of similar length share a batch, which saves padding; their batches come in random order.
-            train_sampling_strategy="group_by_length",
-            remove_unused_columns=False,
-            use_cpu=not cuda,
-            bf16=cuda and torch.cuda.is_bf16_supported(),
-            gradient_checkpointing=False,
-            dataloader_pin_memory=cuda,
-            eval_strategy="no",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            push_to_hub=False,
-            disable_tqdm=True,
-        )
-        if arguments.n_gpu > 1:
-            arguments._n_gpu = 1  # one process trains on one GPU: TRL refuses torch's DataParallel
         trainer = RewardTrainer(
             model=model,
-            args=arguments,
+            args=_arguments(settings, folder, cuda),
             train_dataset=Dataset.from_dict({**rows, "length": lengths}),
             processing_class=tokenizer,
             peft_config=lora,
@@ -279,6 +254,40 @@ def _train(
     if lora is not None:
         trained = trained.merge_and_unload()
     return trained, loss, seconds
+
+
+def _arguments(settings: RewardTraining, folder: Path, cuda: bool) -> "RewardConfig":
+    """Return TRL's arguments: nothing is saved or logged, and one process trains on one GPU at most."""
+    import torch
+    from trl import RewardConfig
+
+    arguments = RewardConfig(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        max_length=None,
+        seed=settings.seed or 0,
+        data_seed=settings.seed or 0,
+        # Pairs of similar length share a batch, which saves padding; their batches come in random order.
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        use_cpu=not cuda,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        gradient_checkpointing=False,
+        dataloader_pin_memory=cuda,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        push_to_hub=False,
+        disable_tqdm=True,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # TRL refuses torch's DataParallel
+    return arguments
 
 
 @contextmanager

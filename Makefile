@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test lint audit format bench clean
+.PHONY: setup demo test lint audit format bench docs clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ audit: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# The site, in site/; open site/index.html. The variable quiets an advertisement of the theme's.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .

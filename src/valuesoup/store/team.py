@@ -213,8 +213,7 @@ def _asks_to_divide(environment: Mapping[str, str]) -> bool:
     fsdp = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
     if fsdp and environment.get("FSDP_OFFLOAD_PARAMS", "false") == "true":
         raise UserError(
-            "fsdp_offload_params: true is not supported; set it to false and start more processes, or set "
-            "base.quantize."
+            "fsdp_offload_params: true is not supported; set it to false and start more processes."
         )
     stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
     zero = environment.get("ACCELERATE_USE_DEEPSPEED", "false") == "true" and stage == "3"

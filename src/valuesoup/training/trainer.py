@@ -185,7 +185,8 @@ class PreferenceTrainer(Trainer):
         if torch.is_grad_enabled():
             loss = loss * len(self.names)
             if self.penalty is not None:
-                loss = loss + share * self.penalty.penalty(self.soup)
+                counted = share if self.team.alone else share * real.float().mean()
+                loss = loss + counted * self.penalty.penalty(self.soup)
         self._check(losses, inputs, chosen - reference_chosen, lengths, part)
         margin = implicit_margin(chosen, rejected, reference_chosen, reference_rejected, self.beta)
         seen = (losses, chosen, rejected, margin)

@@ -74,6 +74,11 @@ def extra(rows: Sequence[Row]) -> alt.Chart:
     return alt.Chart(alt.Data(values=list(rows)))
 
 
+def bounded(chart: alt.Chart, value: int | str = "") -> alt.Chart:
+    """Keep the rows whose interval has both ends: ``low`` and ``high``, or those numbered as the value."""
+    return chart.transform_filter(f"isValid(datum.low{value}) && isValid(datum.high{value})")
+
+
 def ring(chart: alt.Chart, size: float = 260, **at: Any) -> alt.Chart:
     """A ring around the point of the chosen candidate, for figures whose rows carry the field ``id``.
 

@@ -11,6 +11,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     method_shape,
     panels,
     present_methods,
@@ -130,7 +131,7 @@ def _panel(data: ComparisonData, table: Table, i: int, j: int, size: tuple[int, 
     layers: list[alt.Chart] = []
     for axis, k, title in ((alt.X, i, across), (alt.Y, j, up)):
         name = axis.__name__.lower()
-        known = chart.transform_filter(f"datum.barred && isValid(datum.low{k}) && isValid(datum.high{k})")
+        known = bounded(chart.transform_filter("datum.barred"), k)
         low = axis(f"low{k}:Q", title=title)
         layers.append(
             known.mark_rule(strokeWidth=1.1, opacity=0.32, clip=True).encode(**{name: low, f"{name}2": f"high{k}:Q"})
@@ -181,7 +182,7 @@ def _dots(data: ComparisonData, table: Table) -> alt.LayerChart:
         color=_colour(data, legend=False),
         tooltip=_tips(data),
     )
-    known = chart.transform_filter("datum.barred && isValid(datum.low0) && isValid(datum.high0)")
+    known = bounded(chart.transform_filter("datum.barred"), 0)
     points = chart.mark_point(filled=True, size=90).encode(
         x=alt.X("s0:Q", title=title, scale=alt.Scale(zero=False)),
         shape=_shape(data, table, legend=False),
@@ -239,7 +240,7 @@ def _volumes(data: ComparisonData, table: Table) -> alt.LayerChart:
         ],
     )
     x = alt.X("hypervolume:Q", title=title, scale=alt.Scale(zero=False, padding=24))
-    known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    known = bounded(chart)
     points = chart.mark_point(filled=True, size=110, opacity=1)
     label = (
         source(table)

@@ -7,6 +7,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     method_colour,
     method_shape,
     panels,
@@ -50,7 +51,7 @@ def _panel(data: ReportData, table: Table, field: str, title: str) -> alt.LayerC
     x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=24))
     chart = source(table)
     bars = (
-        chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        bounded(chart)
         .mark_rule(strokeWidth=2.5, opacity=0.4)
         .encode(x=x, y=alt.Y("low:Q", title=up), y2="high:Q", color=colour)
     )

@@ -10,6 +10,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     extra,
     method_colour,
     method_shape,
@@ -61,7 +62,7 @@ def _ranges(table: Table, title: str, colour: Any) -> alt.TopLevelMixin:
     charts = []
     for name in names:
         chart = source(table, name).encode(y=y, color=colour)
-        known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        known = bounded(chart)
         zero = extra([{"zero": 0}]).mark_rule(strokeDash=[3, 3], color=BASE_COLOUR).encode(x="zero:Q")
         tips = [
             alt.Tooltip("label:N", title="on"),
@@ -170,7 +171,7 @@ def _path_chart(data: ReportData, table: Table) -> alt.TopLevelMixin:
         y = alt.Y("y:Q", title=title)
         measured = chart.transform_filter(alt.FieldEqualPredicate(field="kind", equal="measured"))
         predicted = chart.transform_filter(alt.FieldEqualPredicate(field="kind", equal="predicted"))
-        known = measured.transform_filter("isValid(datum.low) && isValid(datum.high) && datum.low < datum.high")
+        known = bounded(measured).transform_filter("datum.low < datum.high")
         tips = [
             alt.Tooltip("method:N"),
             alt.Tooltip("weight:Q", title="λ"),

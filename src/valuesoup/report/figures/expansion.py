@@ -11,6 +11,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     extra,
     method_colour,
     method_shape,
@@ -252,7 +253,7 @@ def _added_panel(data: ReportData, table: Table, name: str) -> alt.LayerChart:
     for kind in kinds:
         own = chart.transform_filter(alt.FieldEqualPredicate(field="kind", equal=kind))
         dash = [4, 4] if kind == "most balanced" else [1, 0]
-        bars = own.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        bars = bounded(own)
         layers += [
             own.mark_line(color=BASE_COLOUR, strokeWidth=1.3, strokeDash=dash).encode(x=x, y=alt.Y("mean(score):Q")),
             bars.mark_rule(strokeWidth=2, opacity=0.4).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),

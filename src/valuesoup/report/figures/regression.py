@@ -7,7 +7,17 @@ from typing import Any
 
 import altair as alt
 
-from valuesoup.report.figures.base import Figure, Row, Table, extra, method_colour, method_shape, panels, source
+from valuesoup.report.figures.base import (
+    Figure,
+    Row,
+    Table,
+    bounded,
+    extra,
+    method_colour,
+    method_shape,
+    panels,
+    source,
+)
 from valuesoup.report.model import ReportData, weights_text
 from valuesoup.report.regression import percent, remarks
 
@@ -59,7 +69,7 @@ def _panel(data: ReportData, table: Table, name: str) -> alt.LayerChart:
     chart = source(table, name).encode(y=y, color=method_colour(data.results, legend=None))
     tips = [alt.Tooltip(f"{field}:N") for field in ("policy", "weights")]
     tips += [alt.Tooltip(f"{field}:Q", format=".4g") for field in ("value", "mean", "low", "high")]
-    known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    known = bounded(chart)
     marks = chart.encode(x=x, shape=method_shape(data.results, legend=None), tooltip=tips)
     layers = [
         extra([{"base": 0}]).mark_rule(strokeDash=[4, 4], opacity=0.7).encode(x="base:Q"),

@@ -8,6 +8,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     extra,
     method_colour,
     method_shape,
@@ -56,7 +57,7 @@ def _accuracy(data: ReportData, table: Table) -> alt.LayerChart:
     )
     layers = [bars, labels.encode(x=alt.X("end:Q", title=title), y=y, text=alt.Text("accuracy:Q", format=".1%"))]
     if any(row["low"] is not None for row in table.rows):
-        known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        known = bounded(chart)
         layers.append(known.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y))
     layers.append(extra([{"chance": 0.5}]).mark_rule(strokeDash=[4, 4], color=WARNING).encode(x="chance:Q"))
     return alt.layer(*layers).properties(width=640, height=44 * len(names) + 10)

@@ -11,6 +11,7 @@ from valuesoup.report.figures.base import (
     Figure,
     Row,
     Table,
+    bounded,
     matrix,
     method_colour,
     method_shape,
@@ -140,10 +141,10 @@ def _projection(data: ReportData, table: Table, i: int, j: int, width: int, heig
     layers = _lines(chart.encode(x=x, y=y, color=colour), f"s{i}:Q") if len(values) == 2 else []
     bold = chart.transform_filter("datum.barred").encode(color=colour)
     layers += [
-        bold.transform_filter(f"isValid(datum.low{i}) && isValid(datum.high{i})")
+        bounded(bold, i)
         .mark_rule(strokeWidth=1.2, opacity=0.4)
         .encode(x=alt.X(f"low{i}:Q", title=across), x2=f"high{i}:Q", y=y),
-        bold.transform_filter(f"isValid(datum.low{j}) && isValid(datum.high{j})")
+        bounded(bold, j)
         .mark_rule(strokeWidth=1.2, opacity=0.4)
         .encode(x=x, y=alt.Y(f"low{j}:Q", title=up), y2=f"high{j}:Q"),
     ]
@@ -193,7 +194,7 @@ def _dots(data: ReportData, table: Table) -> alt.LayerChart:
     y = alt.Y("method:N", title=None, sort=only)
     colour = method_colour(data.results, only, legend=None)
     bold = chart.transform_filter("datum.frontier || datum.method == 'base'")
-    known = bold.transform_filter("isValid(datum.low0) && isValid(datum.high0)")
+    known = bounded(bold, 0)
     rule = known.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
         x=alt.X("low0:Q", title=title), x2="high0:Q", y=y, color=colour
     )
@@ -287,7 +288,7 @@ def _interval_chart(
         f"{y}:N", title=None, sort=[row[y] for row in table.rows], axis=alt.Axis(labelLimit=200, labelFontSize=13)
     )
     horizontal = alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False, padding=24))
-    known = chart.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    known = bounded(chart)
     rule = known.mark_rule(strokeWidth=3, opacity=0.45).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=axis, color=colour
     )

@@ -8,9 +8,6 @@ import altair as alt
 from valuesoup.report.figures.base import Figure, Row, Table
 from valuesoup.report.study import Spread, StudyData
 
-KNOWN = "isValid(datum.low) && isValid(datum.high)"
-"""Rows with an interval; one seed gives none."""
-
 
 @dataclass(frozen=True)
 class StudyFigure:

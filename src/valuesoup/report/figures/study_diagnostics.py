@@ -5,8 +5,8 @@ from typing import Any
 
 import altair as alt
 
-from valuesoup.report.figures.base import Row, Table, extra, method_colour, method_shape, panels, source
-from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
+from valuesoup.report.figures.base import Row, Table, bounded, extra, method_colour, method_shape, panels, source
+from valuesoup.report.figures.study_base import StudyFigure, ends, listed, seeds_text
 from valuesoup.report.look import BASE_COLOUR
 from valuesoup.report.study import Spread, StudyData, policy_label
 from valuesoup.report.tables import number, short
@@ -44,7 +44,7 @@ def _panel(study: StudyData, table: Table, name: str, zero: bool) -> alt.LayerCh
     if zero:
         layers.append(extra([{"zero": 0}]).mark_rule(strokeDash=[4, 4], opacity=0.6).encode(x="zero:Q"))
     layers += [
-        chart.transform_filter(KNOWN).mark_rule(strokeWidth=2.2, opacity=0.6).encode(x="low:Q", x2="high:Q"),
+        bounded(chart).mark_rule(strokeWidth=2.2, opacity=0.6).encode(x="low:Q", x2="high:Q"),
         chart.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=method_shape(study.results, legend=None)),
     ]
     if any(_CEILING in row for row in own):

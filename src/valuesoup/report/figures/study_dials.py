@@ -5,6 +5,7 @@ import altair as alt
 from valuesoup.report.figures.base import (
     Row,
     Table,
+    bounded,
     extra,
     method_colour,
     method_shape,
@@ -12,7 +13,7 @@ from valuesoup.report.figures.base import (
     present_methods,
     source,
 )
-from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
+from valuesoup.report.figures.study_base import StudyFigure, ends, listed, seeds_text
 from valuesoup.report.look import BASE_COLOUR, DASHES, cycle
 from valuesoup.report.model import weights_text
 from valuesoup.report.study import Spread, StudyData
@@ -74,7 +75,7 @@ def _weight_panel(study: StudyData, table: Table, weighed: str, scored: str, siz
         detail="path:N",
     )
     title = f"score of {scored}"
-    band = chart.transform_filter(KNOWN).mark_area(opacity=0.1).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    band = bounded(chart).mark_area(opacity=0.1).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     y = alt.Y("score:Q", title=title, scale=alt.Scale(zero=False))
     tips = [*(alt.Tooltip(f"{name}:N") for name in ("method", "weights", "path"))]
     tips += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("score", "low", "high")]
@@ -167,7 +168,7 @@ def _tau_panel(study: StudyData, table: Table, measure: str) -> alt.LayerChart:
             strokeDash=alt.StrokeDash("varied:N", title=None, scale=alt.Scale(domain=varied, range=dashes))
         )
     colour = method_colour(study.results, only)
-    bars = chart.transform_filter(KNOWN).mark_rule(strokeWidth=2.2, opacity=0.45)
+    bars = bounded(chart).mark_rule(strokeWidth=2.2, opacity=0.45)
     tips = [*(alt.Tooltip(f"{name}:N") for name in ("method", "varied")), alt.Tooltip("tau:Q", title="τ", format=".2f")]
     tips += [alt.Tooltip(f"{name}:Q", title=label, format=".3f") for name, label in _TIPS]
     points = chart.mark_point(filled=True, size=85, opacity=1).encode(

@@ -4,9 +4,18 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from valuesoup.report.figures.base import Row, Table, method_colour, method_shape, panels, present_methods, source
+from valuesoup.report.figures.base import (
+    Row,
+    Table,
+    bounded,
+    method_colour,
+    method_shape,
+    panels,
+    present_methods,
+    source,
+)
 from valuesoup.report.figures.expansion import EVERY, JOINT
-from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
+from valuesoup.report.figures.study_base import StudyFigure, ends, listed, seeds_text
 from valuesoup.report.look import BASE_COLOUR, VALUE_COLOURS, cycle
 from valuesoup.report.model import Expansion
 from valuesoup.report.study import Spread, StudyData, over_seeds
@@ -59,7 +68,7 @@ def _pass_panel(study: StudyData, table: Table, name: str, width: int) -> alt.La
     y = {"title": "pass@N", "axis": alt.Axis(format="%"), "scale": alt.Scale(domain=[0, 1])}
     tips = [alt.Tooltip("value:N"), alt.Tooltip("n:Q", title="N")]
     tips += [alt.Tooltip(f"{field}:Q", format=".1%") for field in ("share", "low", "high")]
-    band = chart.transform_filter(KNOWN).mark_area(opacity=0.16).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+    band = bounded(chart).mark_area(opacity=0.16).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     line = chart.mark_line(point=alt.OverlayMarkDef(size=26)).encode(
         y=alt.Y("share:Q", **y),
         strokeWidth=alt.condition(alt.FieldEqualPredicate(field="value", equal=EVERY), alt.value(3), alt.value(1.8)),
@@ -124,7 +133,7 @@ def _added_panel(study: StudyData, table: Table, name: str) -> alt.LayerChart:
     tips = [alt.Tooltip("method:N"), alt.Tooltip("pairs:Q", title="pairs added", format=",.1f")]
     tips += [alt.Tooltip(f"{field}:Q", format=".3f") for field in ("score", "low", "high")]
     line = chart.mark_line(color=BASE_COLOUR, strokeWidth=1.4).encode(y=y, detail="group:N")
-    bars = chart.transform_filter(KNOWN).mark_rule(strokeWidth=2.2, opacity=0.45)
+    bars = bounded(chart).mark_rule(strokeWidth=2.2, opacity=0.45)
     points = chart.mark_point(filled=True, size=85, opacity=1)
     return alt.layer(
         line,

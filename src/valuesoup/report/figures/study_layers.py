@@ -9,6 +9,7 @@ from valuesoup.report.figures.base import (
     Row,
     Table,
     blocks,
+    bounded,
     depth_axis,
     method_colour,
     panels,
@@ -16,7 +17,7 @@ from valuesoup.report.figures.base import (
     source,
 )
 from valuesoup.report.figures.dependence import WIDE
-from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, listed, seeds_text
+from valuesoup.report.figures.study_base import StudyFigure, ends, listed, seeds_text
 from valuesoup.report.model import LayerDependence, LayerGeometry
 from valuesoup.report.study import StudyData, over_seeds
 from valuesoup.report.tables import number
@@ -61,11 +62,7 @@ def _panel(study: StudyData, table: Table, field: str, title: str, scale: alt.Sc
     )
     tips = [alt.Tooltip("method:N"), alt.Tooltip("block:Q", title="layer")]
     tips += [alt.Tooltip(f"{name}:Q", title=label, format=".3g") for name, label in _TIPS]
-    band = (
-        chart.transform_filter(KNOWN)
-        .mark_area(opacity=0.13)
-        .encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
-    )
+    band = bounded(chart).mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
     line = chart.mark_line(strokeWidth=2.1, point=alt.OverlayMarkDef(size=30)).encode(
         y=alt.Y("y:Q", title=title, scale=scale), tooltip=tips
     )

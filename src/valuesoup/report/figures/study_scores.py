@@ -7,6 +7,7 @@ from valuesoup.evaluation.frontier import pareto
 from valuesoup.report.figures.base import (
     Row,
     Table,
+    bounded,
     method_colour,
     method_shape,
     panels,
@@ -15,7 +16,7 @@ from valuesoup.report.figures.base import (
     value_pairs,
 )
 from valuesoup.report.figures.scores import HIGHER, OUTSIDE
-from valuesoup.report.figures.study_base import KNOWN, StudyFigure, ends, seeds_text
+from valuesoup.report.figures.study_base import StudyFigure, ends, seeds_text
 from valuesoup.report.look import BASE_COLOUR
 from valuesoup.report.model import weights_text
 from valuesoup.report.study import StudyData, policy_label
@@ -55,7 +56,7 @@ def _seeds_chart(study: StudyData, table: Table) -> alt.LayerChart:
     means = chart.transform_filter("!isValid(datum.seed)")
     shape = method_shape(study.results, only, legend=None)
     dots = chart.transform_filter("isValid(datum.seed)").mark_circle(size=42, opacity=0.55, yOffset=8).encode(x=x)
-    rule = means.transform_filter(KNOWN).mark_rule(strokeWidth=3, opacity=0.45)
+    rule = bounded(means).mark_rule(strokeWidth=3, opacity=0.45)
     label = source(table).transform_filter("!isValid(datum.seed)").mark_text(dy=-13, fontSize=12)
     layers = [
         dots,
@@ -150,7 +151,7 @@ def _panel(study: StudyData, table: Table, i: int, j: int, size: tuple[int, int]
     layers = _lines(table, chart, i, j, len(values))
     for axis, field, title in (("x", i, across), ("y", j, up)):
         low = {"x": alt.X, "y": alt.Y}[axis](f"low{field}:Q", title=title)
-        known = chart.transform_filter(f"datum.bars && isValid(datum.low{field}) && isValid(datum.high{field})")
+        known = bounded(chart.transform_filter("datum.bars"), field)
         layers.append(
             known.mark_rule(strokeWidth=1.1, opacity=0.32).encode(**{axis: low, f"{axis}2": f"high{field}:Q"})
         )
@@ -186,7 +187,7 @@ def _dots(study: StudyData, table: Table) -> alt.LayerChart:
         color=method_colour(study.results, only, legend=None),
         tooltip=["method:N", "weights:N", *(alt.Tooltip(f"{end}0:Q", format=".3f") for end in ("s", "low", "high"))],
     )
-    known = chart.transform_filter("isValid(datum.low0) && isValid(datum.high0)")
+    known = bounded(chart, 0)
     return alt.layer(
         known.mark_rule(strokeWidth=1.5, opacity=0.5).encode(x=alt.X("low0:Q", title=title), x2="high0:Q"),
         chart.mark_point(filled=True, size=90).encode(x=alt.X("s0:Q", title=title, scale=alt.Scale(zero=False))),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import altair as alt
 
-from valuesoup.report.figures.base import Figure, Row, Table, extra, panels, source
+from valuesoup.report.figures.base import Figure, Row, Table, bounded, extra, panels, source
 from valuesoup.report.judge_text import remarks, share_text
 from valuesoup.report.look import QUADRANTS
 from valuesoup.report.model import ReportData
@@ -78,7 +78,7 @@ def _panel(table: Table, value: str) -> alt.LayerChart:
         layers.append(wide.mark_text(align=align, dx=inward, fontSize=11).encode(x=f"{end}:Q", y=y, text=text))
     rates = list({str(row["label"]): {**row} for row in own if row["rate"] is not None}.values())
     marks = extra([{key: row[key] for key in ("label", "rate", "low", "high")} for row in rates])
-    known = marks.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    known = bounded(marks)
     layers.append(known.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q", y=y))
     # A text, because texts have the colour of ink on a light and on a dark page.
     layers.append(marks.mark_text(text="●", fontSize=15, dy=-1).encode(x="rate:Q", y=y))

@@ -28,8 +28,9 @@ def init(
     config, *beside = write_preset(preset, folder)
     print(f"written: {', '.join(map(str, (config, *beside)))}")
     print(f"edit {config}, then:\n")
-    print(f"  valuesoup doctor {shlex.quote(str(config))}")
-    print(f"  valuesoup run {shlex.quote(str(config))} --out {shlex.quote(str(folder / 'run'))}")
+    where = f"{shlex.quote(str(config))} --out {shlex.quote(str(folder / 'run'))}"
+    print(f"  valuesoup doctor {where}")
+    print(f"  valuesoup run {where}")
 
 
 def doctor(

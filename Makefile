@@ -36,9 +36,10 @@ audit: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# The site, in site/; open site/index.html. The variable quiets an advertisement of the theme's.
+# The site, in site/; open site/index.html. The variable quiets an advertisement of the theme's. Not --quiet: it hides
+# the warnings from --strict too.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: setup
 	$(BIN)/ruff check --fix .

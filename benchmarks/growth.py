@@ -73,16 +73,35 @@ def _frontier(candidates: int, values: int) -> Callable[[], object]:
 
 def _train(prompt: int, vocabulary: int) -> Callable[[], object]:
     """Forward and backward of 8 pairs with prompts of about that length."""
+    from benchmarks.training import make_base
+
+    return _step(make_base(vocabulary=vocabulary), prompt)
+
+
+def _learn(width: int) -> Callable[[], object]:
+    """Forward and backward of 8 pairs by a model of that width."""
+    from transformers import LlamaForCausalLM
+
+    from benchmarks.training import make_base
+
+    config = make_base(layers=1).config
+    config.update({"hidden_size": width, "intermediate_size": width * 11 // 4, "num_hidden_layers": 6, "head_dim": 64})
+    config.update({"num_attention_heads": width // 64, "num_key_value_heads": width // 64})
+    return _step(LlamaForCausalLM(config).eval(), 100)
+
+
+def _step(model: Any, prompt: int) -> Callable[[], object]:
+    """Return a forward and backward of DPO over 8 pairs."""
     import torch
 
-    from benchmarks.training import make_base, make_pairs, make_tokenizer
+    from benchmarks.training import make_pairs, make_tokenizer
     from valuesoup.data.pairs import Pairs
     from valuesoup.soup import Soup, target_layers
     from valuesoup.soup.shared_prompt import response_log_probs
     from valuesoup.training.rows import tokenise
 
     torch.set_num_threads(1)
-    model, tokenizer = make_base(vocabulary=vocabulary), make_tokenizer()
+    tokenizer = make_tokenizer()
     soup = Soup(model, tokenizer, layers=target_layers(model))
     soup.add_fresh("value", rank=16, alpha=32.0, seed=0)
     soup.requires_grad_(False)
@@ -124,6 +143,12 @@ JOBS = {
         lambda prompt, vocabulary: f"prompts of {prompt} tokens, vocabulary of {vocabulary:,}",
         _train,
         ((50, 4096), (100, 4096), (200, 4096), (400, 4096), (800, 4096), (100, 32_768), (100, 131_072)),
+    ),
+    "learn": Job(
+        "DPO, forward and backward of 8 pairs with prompts of 100 tokens, by a Llama of 6 layers",
+        lambda width: f"width {width:,}, {(6 * 49 * width * width // 4 + 2 * 4096 * width) / 1e6:.1f} M parameters",
+        _learn,
+        ((256,), (512,), (1024,)),
     ),
     "answer": Job(
         "candidates answer prompts, 24 tokens in the mean, the same model, rank 16 per value",

@@ -1,4 +1,4 @@
-"""What the stages of the data cost as pairs and values grow: seconds, peak memory, disk; each stage in its own process."""
+"""What the stages of the data cost as pairs and values grow: time, peak memory, disk; a process for each stage."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from benchmarks.growth import memory
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 FORMATS = ("jsonl", "parquet", "hf")
-VALUES = ("short", "vowels", "commas", "early", "late")
+VALUES = ("short", "vowels", "letters", "early", "late")
 DATASET = "pairs"
 WORDS = 4096
 _CHUNK = 1 << 16
@@ -61,7 +61,9 @@ def write_pairs(folder: Path, count: int, seed: int = 0) -> dict[str, Path]:
 
     random = np.random.default_rng(seed)
     letters = np.array(list("aaeeiioubcdfghklmnprstvw"))
-    words = pa.array([*("".join(random.choice(letters, length)) for length in random.integers(2, 9, WORDS - 1)), "and,"])
+    words = pa.array(
+        [*("".join(random.choice(letters, length)) for length in random.integers(2, 9, WORDS - 1)), "and,"]
+    )
 
     def texts(rows: int, length: int) -> pa.Array:
         columns = [words.take(pa.array(random.integers(0, WORDS, rows))) for _ in range(length)]
@@ -98,7 +100,7 @@ def vowels(_: Sequence[Any], answers: Sequence[str]) -> list[float]:
     return [float(answer.count("a") - answer.count("o")) for answer in answers]
 
 
-def commas(_: Sequence[Any], answers: Sequence[str]) -> list[float]:
+def letters(_: Sequence[Any], answers: Sequence[str]) -> list[float]:
     """Reward the letter e against the letter u."""
     return [float(answer.count("e") - answer.count("u")) for answer in answers]
 

@@ -1,4 +1,4 @@
-"""Rewards of the run that documentation pages find: never below the bounds that pages name, and at odds now and then."""
+"""Rewards of the run that documentation pages find: never below the bounds that pages name, and at odds."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -43,7 +43,7 @@ SETTINGS = [
     *(f"values.{value}.reward={{function: 'page_rewards:{value}'}}" for value in VALUES),
     "methods=[dpo, {preset: soup, steps: 10}, {preset: vc-soup, tau: 0, steps: 10}, {preset: vc-soup-nll, steps: 10}]",
 ]
-"""Of the run that pages find in runs/demo: tiny, with the candidates that pages name, which reach what pages ask for."""
+"""Of the run that pages find in runs/demo: tiny, with the candidates and the scores that pages ask for."""
 
 QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 """Environment of all that pages run."""
@@ -178,18 +178,24 @@ def check_names(tree: ast.AST, where: str) -> None:
 
 def read_shell(block: Block, where: str) -> None:
     """Parse each command of this package with its own parser, and read the configurations of the repository."""
-    text = commands(block).replace("\\\n", " ")
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
+    line = ""
+    for part in commands(block).replace("\\\n", " ").splitlines(keepends=True):
+        line += part
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # a quotation goes on
+            continue
+        told, line = f"{where}: {line.strip()}", ""
         while words and re.match(r"^[A-Z_]+=", words[0]):
             words = words[1:]
         if words[:1] == ["accelerate"] and "valuesoup" in words:
             words = words[words.index("valuesoup") :]
         if words[:1] == ["valuesoup"]:
-            read_command(words[1:], f"{where}: {line.strip()}")
+            read_command(words[1:], told)
         elif words and words[0] in STANDING_IN:
             done = subprocess.run([sys.executable, STAND_IN, *words], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{where}: {done.stderr}"
+            assert done.returncode == 0, f"{told}: {done.stderr}"
+    assert not line, f"{where}: a quotation does not end"
 
 
 def read_command(words: list[str], where: str) -> None:
@@ -295,7 +301,9 @@ def shell_environment(folder: Path, shared: Path, socket: str) -> dict[str, str]
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join([*map(str, (folder / "installed", ROOT / "tests")), *filter(None, [python_path])]),
+        "PYTHONPATH": os.pathsep.join(
+            [*map(str, (folder / "installed", ROOT / "tests")), *filter(None, [python_path])]
+        ),
         "VALUESOUP_CACHE": str(shared / "cache"),
         "VALUESOUP_PAGES_SOCKET": socket,
         **QUIET,

@@ -1,7 +1,6 @@
 """What mkdocs does beyond the pages in docs/: the reference, and the files of the repository that pages link."""
 
 import json
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import site_reference
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-ALWAYS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+ALWAYS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "RELEASING.md")
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".py": "python", ".toml": "toml", ".json": "json", ".sh": "sh"}
 
@@ -98,7 +97,7 @@ def _copied(target: str) -> str:
     if place.is_dir():
         readme = place / "README.md"
         head = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {target}\n"
-        names = sorted(name for name in os.listdir(place) if name != "README.md" and (place / name).is_file())
+        names = sorted(file.name for file in place.iterdir() if file.is_file() and file != readme)
         return head + "\n\n## Files\n\n" + "".join(f"* [{name}]({name})\n" for name in names)
     text = place.read_text(encoding="utf-8")
     if place.suffix == ".md":

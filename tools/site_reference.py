@@ -24,11 +24,18 @@ PYTHON = {
     "valuesoup.report.assemble": ("write_run_report", "write_study_report", "write_audit_report"),
     "valuesoup.report.comparison": ("write_comparison",),
     "valuesoup.shipping": ("push", "write_merged"),
+    "valuesoup.consistency": ("keep_threshold",),
+    "valuesoup.rewards": ("ClassifierReward",),
+    "valuesoup.search": ("simplex_grid",),
+    "valuesoup.soup.composition": ("compose",),
+    "valuesoup.soup.geometry": ("inner",),
+    "valuesoup.soup.merging": ("factorwise",),
     "valuesoup.explorer": ("launch", "build"),
     "valuesoup.store": ("Cluster", "Progress"),
     "valuesoup.errors": ("UserError", "RunError"),
 }
 """What a user meets beside the names of ``import valuesoup``: names, or a sentence about all that a module offers."""
+
 
 def pages() -> dict[str, str]:
     """Return the reference pages in Markdown, by name."""
@@ -58,7 +65,10 @@ def commands_page() -> str:
     for function in COMMANDS:
         name = function.__name__
         blocks.append(_command(name, group.commands[name], get_type_hints(function)))
-    blocks += ["## valuesoup", _parameters([part for part in group.params if "--version" in part.opts], {"version": bool})]
+    blocks += [
+        "## valuesoup",
+        _parameters([part for part in group.params if "--version" in part.opts], {"version": bool}),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -121,8 +131,8 @@ def configuration_page() -> str:
 
     blocks = [
         "# Configuration",
-        "Every key of a run's YAML file, as `valuesoup run` reads it. Unknown keys and wrong values are refused, with the "
-        "line and the nearest key. A key without a default is needed, unless it says otherwise. On the command line "
+        "Every key of a run's YAML file, as `valuesoup run` reads it. Unknown keys and wrong values are refused, with "
+        "the line and the nearest key. On the command line "
         "`--set key.path=value` sets any of them; [presets](../init.md) are files to start from.",
     ]
     blocks += list(_sections(RunConfig, "", {}))
@@ -134,7 +144,7 @@ def _sections(model: type[BaseModel], path: str, seen: dict[type[BaseModel], str
     seen[model] = path
     kind = _kind(model)
     level = 2 if path.count(".") == 0 else 3
-    title = "The whole file" if not path else path
+    title = path or "The whole file"
     if kind is None:
         yield f"{'#' * level} {title}" + (f" {{#{_anchor(path)}}}" if path else "")
     else:
@@ -188,7 +198,7 @@ def _models(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseModel]
             yield from _models(part, suffix)
 
 
-def _type(annotation: Any, links: Mapping[type[BaseModel], str] = {}) -> str:  # noqa: B006
+def _type(annotation: Any, links: Mapping[type[BaseModel], str] = {}) -> str:
     """Say in words which values an annotation takes."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -253,7 +263,7 @@ def _written(value: Any) -> str:
 
 
 def methods_page() -> str:
-    """Describe every method that comes with the package: what `valuesoup methods` shows, and what each setting means."""
+    """Describe every method that comes with the package: what `valuesoup methods` shows, what each setting means."""
     from valuesoup.methods import preset
     from valuesoup.methods.registry import BUILT_IN
 

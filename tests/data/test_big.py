@@ -15,8 +15,9 @@ from valuesoup.data.spool import Spool
 from valuesoup.errors import RunError, UserError
 
 FEW, MANY = 20_000, 120_000
-BYTES_PER_PAIR = 500
-"""Numbers that each pair leaves in memory, hashes and sort orders, take about 150; its text takes 750, its objects 3,000."""
+BYTES_PER_PAIR = 1_100
+"""Measured are 700, some of them of libraries that warm up; 2,500 where tables stay in memory, 1,800 where pairs are
+all scored at once."""
 
 ROWS = [
     {

@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> list[str]:
     if "pretrain" in content["base"]:
         settings += [f"base.pretrain.{name}" for name in ("steps=10", "hidden=32", "layers=1", "heads=2")]
     for name, value in content["values"].items():
-        if "train" in value.get("reward", {"train": {}}):
+        if value.get("reward", {"train": {}}).get("train") is not None:
             settings.append(f"values.{name}.reward.train.epochs=0.5")
     return [part for setting in settings for part in ("--set", setting)]
 

@@ -1,4 +1,4 @@
-"""Every block of the tutorial, the guides, the methods' pages and the explanations runs, or is read where it says so."""
+"""Every block of the tutorial, the guides, the methods' pages and the explanations runs, or is read."""
 
 from collections.abc import Callable
 

@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "examples/own-method/README.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "RELEASING.md"),
+    "examples/own-method/README.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -124,6 +124,34 @@ def test_parquet_brings_everything_back_bit_for_bit(tmp_path_factory, items, sid
     np.testing.assert_array_equal(loaded.scores, scores)
 
 
+@pytest.mark.parametrize("together", [1, 7, 24, 1 << 20])
+def test_a_file_of_many_row_groups_brings_everything_back(tmp_path, monkeypatch, together):
+    monkeypatch.setattr("valuesoup.rewards.table._ROW_GROUP", together)
+    saved = table(np.random.default_rng(0).normal(size=(50, 2, 3)), values=("a", "b", "c"))
+    saved.save(tmp_path / "t.parquet")
+    loaded = RewardTable.load(tmp_path / "t.parquet")
+    assert (loaded.items, loaded.sides, loaded.values) == (saved.items, saved.sides, saved.values)
+    np.testing.assert_array_equal(loaded.scores, saved.scores)
+    rows = pl.read_parquet(tmp_path / "t.parquet")
+    order = np.r_[0:148, 150, 149, 148, 151:300]  # within one item, the sides and values in another order
+    rows[order].write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="complete"):
+        RewardTable.load(tmp_path / "t.parquet")
+    pl.concat([rows[:3], rows[6:9], rows[3:6], rows[9:]]).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="complete"):
+        RewardTable.load(tmp_path / "t.parquet")
+
+
+def test_the_items_are_a_list_of_texts_that_cannot_change():
+    items = table(np.arange(400.0).reshape(100, 2, 2)).items
+    assert items == [f"p{number}" for number in range(100)]
+    assert items != [*items[:99], "other"]
+    assert items != list(items)[:99]
+    assert (items[-1], items[3:5], list(items)[7], len(items)) == ("p99", ["p3", "p4"], "p7", 100)
+    with pytest.raises(TypeError):
+        items[0] = "other"
+
+
 def test_the_file_is_a_plain_long_table_for_other_tools(tmp_path):
     table().save(tmp_path / "t.parquet")
     frame = pl.read_parquet(tmp_path / "t.parquet").with_columns(pl.col("item", "side", "value").cast(pl.String))

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valuesoup.errors import UserError
@@ -103,6 +103,7 @@ def test_a_misspelt_value_is_answered_with_the_nearest():
         rewards.value_index("helpfull")
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(max_size=8), min_size=1, max_size=6),
     st.integers(1, 3),

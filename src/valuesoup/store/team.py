@@ -212,9 +212,7 @@ def _asks_to_divide(environment: Mapping[str, str]) -> bool:
     """Return whether a launcher asks that each process hold only a part of the base."""
     fsdp = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
     if fsdp and environment.get("FSDP_OFFLOAD_PARAMS", "false") == "true":
-        raise UserError(
-            "fsdp_offload_params: true is not supported; set it to false and start more processes."
-        )
+        raise UserError("fsdp_offload_params: true is not supported; set it to false and start more processes.")
     stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
     zero = environment.get("ACCELERATE_USE_DEEPSPEED", "false") == "true" and stage == "3"
     return zero or (fsdp and environment.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD") != "NO_SHARD")

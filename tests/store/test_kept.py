@@ -1,4 +1,4 @@
-"""What a worker keeps between stages: one thing, for stages of one name; other processes keep nothing."""
+"""What a worker keeps between stages: one thing, until another is asked for; other processes keep nothing."""
 
 import gc
 import weakref
@@ -15,17 +15,16 @@ def test_a_process_that_is_no_worker_keeps_nothing() -> None:
     assert kept.get("a", Model) is not kept.get("a", Model)
 
 
-def test_a_worker_opens_once_for_stages_of_one_name() -> None:
+def test_a_worker_opens_once_what_stages_ask_for_one_after_the_other() -> None:
     kept = Kept()
-    kept.begin("scores")
+    kept.begin()
     first = kept.get("a", Model)
-    kept.begin("scores")
     assert kept.get("a", Model) is first
 
 
-def test_it_lets_go_before_another_is_opened_and_before_a_stage_of_another_name() -> None:
+def test_it_lets_go_before_another_is_opened_and_when_told() -> None:
     kept = Kept()
-    kept.begin("scores")
+    kept.begin()
     gone = weakref.ref(kept.get("a", Model))
 
     def make() -> Model:
@@ -35,6 +34,6 @@ def test_it_lets_go_before_another_is_opened_and_before_a_stage_of_another_name(
 
     after = weakref.ref(kept.get("b", make))
     assert after() is not None
-    kept.begin("train")
+    kept.let_go()
     gc.collect()
     assert after() is None

@@ -108,23 +108,31 @@ def open_tokenizer(base: Artifact | BaseRef) -> "PreTrainedTokenizerBase":
 
 
 def open_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Load the base and its tokenizer."""
+    """Load the base and its tokenizer.
+
+    A worker that has loaded it for an earlier stage hands out the same one, as it was loaded.
+    """
+    from valuesoup.soup import take_apart
+
+    key = ("base", base.key if isinstance(base, Artifact) else fingerprint(base.key_parts()), device)
+    return take_apart(KEPT.get(key, lambda: _loaded(base, device))), open_tokenizer(base)
+
+
+def _loaded(base: Artifact | BaseRef, device: str) -> "PreTrainedModel":
     from valuesoup.soup import load_model
 
     if isinstance(base, Artifact):
         with quiet():
-            model = load_model(base_path(base), device=device_of(device))
-    else:
-        config = base.config
-        with quiet() if base.content is not None else nullcontext():  # a download keeps its progress bar
-            model = load_model(
-                str(config.model),
-                revision=config.revision,
-                dtype=config.dtype,
-                device=device_of(device),
-                trust_remote_code=config.trust_remote_code,
-            )
-    return model, open_tokenizer(base)
+            return load_model(base_path(base), device=device_of(device))
+    config = base.config
+    with quiet() if base.content is not None else nullcontext():  # a download keeps its progress bar
+        return load_model(
+            str(config.model),
+            revision=config.revision,
+            dtype=config.dtype,
+            device=device_of(device),
+            trust_remote_code=config.trust_remote_code,
+        )
 
 
 def open_training_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
@@ -155,7 +163,7 @@ def open_reward(reward: Artifact | RewardRef, device: str) -> RewardSource:
 
     A worker that has opened it for the last stage hands out the same one, with its model in memory.
     """
-    key = (reward.key if isinstance(reward, Artifact) else fingerprint(reward.fingerprint), device)
+    key = ("reward", reward.key if isinstance(reward, Artifact) else fingerprint(reward.fingerprint), device)
     source = KEPT.get(key, lambda: _opened(reward, device))
     if isinstance(source, ClassifierReward):
         source.truncated = 0  # counts those of one stage

@@ -26,7 +26,7 @@ from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, 
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
 from valuesoup.rewards.sources import RewardSource
 from valuesoup.rewards.table import PAIR_SIDES, Names
-from valuesoup.store import Artifact, Work, stage
+from valuesoup.store import KEPT, Artifact, Work, stage
 
 SCORED_PARTS = ("train", "validation")
 _TOGETHER = 1 << 17
@@ -37,6 +37,7 @@ def train_reward(
     work: Work, *, base: Artifact | BaseRef, split: Artifact, value: str, settings: RewardTraining, device: str
 ) -> None:
     """Train the reward model of one value on its training pairs; accuracy on its validation and test pairs."""
+    KEPT.let_go()
     held_out = Pairs.concat([load_part(split, value, part) for part in ("validation", "test")])
     model = work.out / "model"
     config = None if isinstance(base, Artifact) else base.config

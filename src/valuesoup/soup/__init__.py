@@ -3,7 +3,7 @@
 from valuesoup.soup.base import load_model, load_tokenizer, position_limit, target_layers
 from valuesoup.soup.composition import compose, cut
 from valuesoup.soup.geometry import LayerGeometry, geometry
-from valuesoup.soup.soup import Soup, SoupLinear
+from valuesoup.soup.soup import Soup, SoupLinear, take_apart
 from valuesoup.soup.vector import Factors, ValueVector
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "position_limit",
+    "take_apart",
     "target_layers",
 ]

@@ -123,6 +123,16 @@ class SoupLinear(nn.Module):
         return self._stacked[1], self._stacked[2]
 
 
+def take_apart(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Give a base back as it was loaded, when the soup that it was in is not used any more."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SoupLinear):
+            model.set_submodule(name, module.layer)
+        elif getattr(module, "gradient_checkpointing", False):
+            module.gradient_checkpointing = False
+    return model.requires_grad_(False).eval()
+
+
 class Soup(nn.Module):
     """A base model and its value vectors, mixed per row.
 

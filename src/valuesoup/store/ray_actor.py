@@ -36,6 +36,7 @@ class Actor:
         self._lock = lock
         self._held: Any = None
         self._own: tempfile.TemporaryDirectory[str] | None = None
+        KEPT.begin()
 
     def greet(self, wanted: str, patience: float) -> tuple[str, str | None]:
         """Return this machine's name, and in one sentence why it cannot serve, or None."""
@@ -80,7 +81,6 @@ class Actor:
                     raise RunError(f"machine {socket.gethostname()} does not see {parent.path}; is it still shared?")
             made = self._store.find(node)  # an actor that was lost may have finished it
             if made is None:
-                KEPT.begin(node.stage.name)
                 made = make_node(node, self._store, RelayedProgress(send, label), RelayedLog(send), parents)
         except Exception as error:
             send(("failed", portable(error)))

@@ -1,7 +1,8 @@
-"""Processes started by ``accelerate launch`` train what one process trains, with its losses."""
+"""Processes started by ``accelerate launch``, or by Ray Train, train what one process trains, with its losses."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,26 @@ def test_killed_in_the_middle_it_ends_in_the_same_losses(alone: Path, tmp_path: 
     for name, rows in curves(alone).items():
         for one, two in zip(rows, curves(tmp_path / "run")[name], strict=True):
             assert two == pytest.approx(one, rel=2e-4, abs=2e-5), name
+
+
+def test_a_training_on_two_nodes_of_a_ray_cluster_has_the_losses_of_one_process(alone: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'valuesoup[ray]'")
+    from tiny_cluster import cluster
+
+    run = tmp_path / "run"
+    shutil.copytree(alone, run)
+    wanted = curves(alone)
+    missing = next(iter(wanted))
+    shutil.rmtree(run / "artifacts" / missing)
+    with cluster(2) as nodes:
+        ray = ("--executor", "ray", "--address", nodes.address, "--processes", "2")
+        done = tiny_run.valuesoup(tmp_path / "cache", "run", str(run / "config.yaml"), *ray)
+    assert (done.returncode, done.stderr) == (0, "")
+    for one, two in zip(wanted[missing], curves(run)[missing], strict=True):
+        assert two == pytest.approx(one, rel=2e-4, abs=2e-5)
+    before, after = ((folder / "log.jsonl").read_text().count('"event": "start"') for folder in (alone, run))
+    assert after == before + 1
+    assert not list((run / "artifacts").glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_a_stage_that_computes_on_a_gpu_gets_one_and_no_other_does(tmp_path: Pat
             assert not workers.free
             assert {workers.next_made()[0].label, workers.next_made()[0].label} == {"with a model", "tables alone"}
             assert not workers.busy
-            assert sorted(one.gpus for one in workers._hired) == [0, 1]
+            assert sorted(one.kind.name for one in workers._hired) == ["CPU", "GPU"]
             deadline = time.monotonic() + 10
             while ray.available_resources().get("GPU") and time.monotonic() < deadline:
                 time.sleep(0.1)

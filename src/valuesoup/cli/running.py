@@ -54,6 +54,14 @@ def run(
     memory: Annotated[
         float | None, typer.Option(help="With Ray: GiB of a stage.", show_default="memory is not counted")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With Ray: processes that share one training, each with the CPUs, memory and GPU of a stage.",
+            show_default="1",
+        ),
+    ] = None,
     artifacts: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Keep finished stages there too, s3://…, for machines that share no folder."),
@@ -69,9 +77,10 @@ def run(
     if executor == "ray":
         from valuesoup.store import Cluster
 
-        cluster = Cluster(address, cpus, memory)
+        cluster = Cluster(address, cpus, memory, processes or 1)
     else:
-        for name, given in (("--address", address), ("--cpus", cpus), ("--memory", memory)):
+        options = {"--address": address, "--cpus": cpus, "--memory": memory, "--processes": processes}
+        for name, given in options.items():
             if given is not None:
                 raise UserError(f"{name} belongs to a Ray cluster; add --executor ray, or leave it out.")
     _run(load_config(config, set_ or ()), folder, jobs, cluster, artifacts)

@@ -27,11 +27,13 @@ class Cluster:
         cpus: Of a stage, which computes with as many threads; by default the cluster's, shared out among the jobs.
         memory: Of a stage in GiB, so that no more stages come to a machine than it has memory for; by default
             memory is not counted.
+        processes: That share one training, each with the CPUs, the memory and the GPU of a stage.
     """
 
     address: str | None = None
     cpus: int | None = None
     memory: float | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.address is not None and self.address.startswith("ray://"):
@@ -42,6 +44,8 @@ class Cluster:
         for name, number in (("cpus", self.cpus), ("memory", self.memory)):
             if number is not None and not number > 0:
                 raise UserError(f"{name} of a stage must be more than 0, not {number}.")
+        if self.processes < 1:
+            raise UserError(f"processes of a training must be at least 1, not {self.processes}.")
 
 
 def connect(address: str | None) -> bool:

@@ -73,15 +73,10 @@ class Actor:
 
     def _make(self, sent: bytes, label: str, send: Callable[[Message], None]) -> None:
         try:
-            node, found = pickle.loads(sent)  # from the run that started this actor
-            assert isinstance(node, Node)
-            parents = found or {parent.key: self._fetched(parent) for parent in node.parents}
-            for parent in parents.values():
-                if not _seen(parent.path):
-                    raise RunError(f"machine {socket.gethostname()} does not see {parent.path}; is it still shared?")
+            node, found = received(sent, self._store)
             made = self._store.find(node)  # an actor that was lost may have finished it
             if made is None:
-                made = make_node(node, self._store, RelayedProgress(send, label), RelayedLog(send), parents)
+                made = make_node(node, self._store, RelayedProgress(send, label), RelayedLog(send), found)
         except Exception as error:
             send(("failed", portable(error)))
         except BaseException as error:  # in a thread it would end nothing but the messages
@@ -89,12 +84,33 @@ class Actor:
         else:
             send(("made", made))
 
-    def _fetched(self, parent: Node) -> Artifact:
-        artifact = self._store.find(parent)
-        if artifact is None:
-            assert self._store.remote is not None
-            raise RunError(f"{parent.folder} is not whole in {self._store.remote.url}; run the same command again.")
-        return artifact
+
+def received(sent: bytes, store: Store) -> tuple[Node, Mapping[str, Artifact]]:
+    """Return the call of a stage that a run has sent, and the artifacts of its parents as they are on this machine.
+
+    Raises:
+        RunError: One is not there.
+    """
+    node, found = pickle.loads(sent)  # from the run that started this actor
+    assert isinstance(node, Node)
+    found = found or {parent.key: fetched(store, parent) for parent in node.parents}
+    for parent in found.values():
+        if not _seen(parent.path):
+            raise RunError(f"machine {socket.gethostname()} does not see {parent.path}; is it still shared?")
+    return node, found
+
+
+def fetched(store: Store, node: Node) -> Artifact:
+    """Return an artifact that the run has, from the remote store where it is not here.
+
+    Raises:
+        RunError: It is not there any more.
+    """
+    artifact = store.find(node)
+    if artifact is None:
+        assert store.remote is not None
+        raise RunError(f"{node.folder} is not whole in {store.remote.url}; run the same command again.")
+    return artifact
 
 
 def _seen(path: Path, patience: float = SEEN_SECONDS) -> bool:

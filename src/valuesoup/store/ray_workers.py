@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from valuesoup.store.graph import Node
 from valuesoup.store.log import RunLog
 from valuesoup.store.progress import Progress
 from valuesoup.store.ray_actor import SEEN_SECONDS, Actor
+from valuesoup.store.ray_team import TeamActor
 from valuesoup.store.relay import Listener, Message
 from valuesoup.store.workers import LOCKS, THREADS
 
@@ -43,27 +45,36 @@ OUT_OF_MEMORY = "memory ran out"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
+class _Kind(Enum):
+    """What makes a stage: an actor without or with a GPU, or one that starts a team of processes."""
+
+    CPU = 0
+    GPU = 1
+    TEAM = 2
+
+
 @dataclass
 class _Call:
     """A stage that shall be made."""
 
     node: Node
     found: Mapping[str, Artifact]
-    gpus: int
+    kind: _Kind
     losses: int = 0
 
 
 @dataclass
 class _Hired:
-    """The run's end of one actor: ``greeting`` until it is ready, ``stream`` while it makes a stage."""
+    """The run's end of one actor: ``greeting`` until it is ready, ``stream`` while it makes a stage, then ``begun``."""
 
     handle: Any
-    gpus: int
+    kind: _Kind
     lock: Path | None
     listener: Listener
     greeting: Any = None
     stream: Any = None
     call: _Call | None = None
+    begun: bool = False
     host: str = ""
 
 
@@ -142,7 +153,10 @@ class RayWorkers:
     def start(self, node: Node, found: Mapping[str, Artifact]) -> None:
         """Have a stage made by the next free actor; arguments as for :func:`valuesoup.store.workers.make_node`."""
         parents = {parent.key: found[parent.key].at(self._root) for parent in node.parents}
-        self._calls.append(_Call(node, parents, 1 if self._gpus and self._on_gpu(node) else 0))
+        kind = _Kind.GPU if self._gpus and self._on_gpu(node) else _Kind.CPU
+        if node.stage.together and self.cluster.processes > 1:
+            kind = _Kind.TEAM
+        self._calls.append(_Call(node, parents, kind))
 
     def next_made(self) -> tuple[Node, Artifact]:
         """Show and log what the actors report until one has made its artifact, and return that.
@@ -187,6 +201,11 @@ class RayWorkers:
             if wrong is not None:
                 raise RunError(wrong)
             return None
+        if message[0] == "parted":
+            one.stream = None
+            self._lost(one, RunError(message[1]))
+            return None
+        one.begun = True
         artifact = one.listener.take(message)
         if artifact is None:
             return None
@@ -203,24 +222,32 @@ class RayWorkers:
 
     def _hand_out(self) -> None:
         """Give waiting calls to idle actors, and hire where there are fewer actors than calls."""
+        idle = [one for one in self._hired if not one.greeting and not one.call]
+        if any(one.kind is _Kind.TEAM and one.call and not one.begun for one in self._hired):
+            for one in idle:
+                if one.kind is not _Kind.TEAM:
+                    self._dismiss(one)  # the team needs its CPUs
+            return
         for call in list(self._calls):
-            idle = (one for one in self._hired if not one.greeting and not one.call and one.gpus == call.gpus)
-            one = next(idle, None)
-            if one is not None:
+            fit = [one for one in idle if one.kind is call.kind]
+            if fit:
+                one = fit[0]
+                idle.remove(one)
                 self._calls.remove(call)
-                one.call = call
+                one.call, one.begun = call, False
                 found = {} if self.store.remote is not None else call.found
                 # As bytes, so that what a machine cannot import fails as the stage does, and not as Ray.
                 sent = pickle.dumps((call.node, found))
                 one.stream = one.handle.make.options(num_returns="streaming").remote(sent, call.node.label)
-        for gpus in (0, 1):
-            wanted = sum(call.gpus == gpus for call in self._calls)
-            coming = sum(one.gpus == gpus and one.greeting is not None for one in self._hired)
+        for kind in _Kind:
+            wanted = sum(call.kind is kind for call in self._calls)
+            coming = sum(one.kind is kind and one.greeting is not None for one in self._hired)
             for _ in range(wanted - coming):
-                self._hire(gpus)
+                self._hire(kind)
 
-    def _hire(self, gpus: int) -> None:
+    def _hire(self, kind: _Kind) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         lock = None
         if self.store.remote is None:
@@ -229,10 +256,20 @@ class RayWorkers:
         threads = {name: os.environ.get(name, str(self._cpus)) for name in THREADS}
         paths = [str(Path(path).absolute()) for path in sys.path]
         memory = {} if self.cluster.memory is None else {"memory": int(self.cluster.memory * 2**30)}
-        kind = ray.remote(Actor).options(num_cpus=self._cpus, num_gpus=gpus, **memory)
         # The store between runs is of this machine: the run itself keeps there what an actor has made.
-        handle = kind.remote(Store(self._root, remote=self.store.remote), lock, threads, paths)
-        hired = _Hired(handle, gpus, lock, Listener(self.progress, self.log))
+        store = Store(self._root, remote=self.store.remote)
+        if kind is _Kind.TEAM:
+            gpus = {"GPU": 1} if self._gpus else {}
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            handle = (
+                ray.remote(TeamActor)
+                .options(num_cpus=0, max_concurrency=3, scheduling_strategy=here)
+                .remote(store, lock, threads, paths, self.cluster.processes, {"CPU": self._cpus, **gpus, **memory})
+            )
+        else:
+            options = {"num_cpus": self._cpus, "num_gpus": kind.value, **memory}
+            handle = ray.remote(Actor).options(**options).remote(store, lock, threads, paths)
+        hired = _Hired(handle, kind, lock, Listener(self.progress, self.log))
         hired.greeting = handle.greet.remote(version("valuesoup"), SEEN_SECONDS)
         self._hired.append(hired)
 
@@ -249,14 +286,15 @@ class RayWorkers:
         ray.kill(one.handle)
         if one.lock is None:
             return
-        try:
-            with FileLock(one.lock, timeout=GONE_SECONDS):
-                one.lock.unlink(missing_ok=True)
-        except Timeout:
-            raise RunError(
-                f"a worker on {one.host or 'a machine'} that cannot be reached still holds {one.lock}; end it, then "
-                "run the same command again."
-            ) from None
+        for lock in (one.lock, *one.lock.parent.glob(f"{one.lock.stem}-*")):
+            try:
+                with FileLock(lock, timeout=GONE_SECONDS):
+                    lock.unlink(missing_ok=True)
+            except Timeout:
+                raise RunError(
+                    f"a worker on {one.host or 'a machine'} that cannot be reached still holds {lock}; end it, then "
+                    "run the same command again."
+                ) from None
 
     def _lost(self, one: _Hired, error: Exception) -> None:
         """Put the call of a dead actor in front, to be tried again.
@@ -298,16 +336,23 @@ class RayWorkers:
         if not sizes:
             raise UserError("the Ray cluster has no CPUs; start its machines with `ray start --num-cpus`.")
         self._gpus = int(sum(one.get("GPU", 0) for one in machines))
-        given = self.cluster.cpus
+        given, processes = self.cluster.cpus, self.cluster.processes
         if self._asked_jobs is None:
             self.jobs = sum(size // given for size in sizes) if given else max(len(sizes), self._gpus)
-        self._cpus = given or min(max(sizes), max(1, sum(sizes) // self.jobs))
+            self.jobs = max(1, self.jobs // processes)
+        self._cpus = given or min(max(sizes), max(1, sum(sizes) // (self.jobs * processes)))
         memory = (self.cluster.memory or 0) * 2**30
         if not any(one["CPU"] >= self._cpus and one.get("memory", 0) >= memory for one in machines):
             largest = max(one.get("memory", 0) for one in machines) / 2**30
             raise UserError(
                 f"no machine of the Ray cluster has the {self._cpus} CPUs and {self.cluster.memory or 0:g} GiB that a "
                 f"stage is to have; the largest have {max(sizes)} CPUs and {largest:.3g} GiB."
+            )
+        places = sum(size // self._cpus for size in sizes)
+        if processes > min(places, self._gpus or places):
+            raise UserError(
+                f"the Ray cluster has {sum(sizes)} CPUs and {self._gpus} GPUs: not {processes} times {self._cpus} CPUs"
+                f"{' and a GPU' if self._gpus else ''} for the {processes} processes of a training."
             )
         self.progress.say(
             f"Ray: {len(sizes)} machines with {sum(sizes)} CPUs and {self._gpus} GPUs; up to {self.jobs} stages at a "
@@ -332,6 +377,8 @@ def _reason(error: Exception) -> str:
     """Return in few words what Ray says to a death, which may fill a page."""
     import ray
 
+    if isinstance(error, RunError):
+        return str(error)
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return OUT_OF_MEMORY
     lines = [line.strip(" .") for line in ANSI.sub("", str(error)).splitlines() if line.strip()] or [""]

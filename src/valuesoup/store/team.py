@@ -1,11 +1,11 @@
-"""Processes that train together: started by ``accelerate launch`` or ``torchrun``, one for each GPU.
+"""Processes that train together, one for each GPU: started by ``accelerate launch``, ``torchrun`` or Ray Train.
 
 The first of them leads: it alone runs the graph, writes artifacts and speaks. Before a stage that is done together it
 sends the call to the others, which do their share of it and wait for the next.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +26,10 @@ PATIENCE = timedelta(days=30)
 """How long the others wait while the leader is at stages that it does alone."""
 LAUNCHER = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 """Variables of the launcher, or their beginnings: once read they are removed, for transformers would act on them."""
+
+
+class PartedError(RunError):
+    """A process of the team has ended, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Team:
         if not self.alone:
             import torch.distributed as dist
 
-            dist.all_reduce(tensor)
+            with _parting():
+                dist.all_reduce(tensor)
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """Return each number added up over all processes."""
@@ -80,7 +85,8 @@ class Team:
         import torch.distributed as dist
 
         tensor = torch.tensor(number)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        with _parting():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
         return int(tensor)
 
     @contextmanager
@@ -100,10 +106,18 @@ class Team:
             yield
         self._wait()
 
-    def follow(self) -> None:
-        """Do this process's share of every stage that the leader calls, until it dismisses."""
+    def follow(self, home: Path | None = None, fetch: "Callable[[Node], Artifact] | None" = None) -> None:
+        """Do this process's share of every stage that the leader calls, until it dismisses.
+
+        Args:
+            home: Where to keep checkpoints, if not in the folder that the leader writes into.
+            fetch: Gets an artifact, if those of the leader are not to be seen here.
+        """
         while (call := self._tell(None)) is not None:
             node, out, found = call
+            out = home or out
+            if fetch is not None:
+                found = {parent.key: fetch(parent) for parent in node.parents}
             work = Work(out / ".checkpoints" / f"process-{self.rank}", Progress(), node.label, lambda *_, **__: None)
             work.out.mkdir(parents=True, exist_ok=True)
             inputs = substitute(dict(node.inputs), partial(_by_key, found))
@@ -129,16 +143,25 @@ class Team:
         import torch.distributed as dist
 
         box = [call]  # pickled, between the processes of one launch
-        try:
+        with _parting():
             dist.broadcast_object_list(box, src=0, group=self.calls)
-        except RuntimeError:
-            raise RunError("the process that leads this training has ended, or cannot be reached.") from None
         return box[0]
 
     def _wait(self) -> None:
         import torch.distributed as dist
 
-        dist.barrier(group=self.calls)
+        with _parting():
+            dist.barrier(group=self.calls)
+
+
+@contextmanager
+def _parting() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of gloo or NCCL
+        raise PartedError(
+            "a process of this training has ended, or cannot be reached; run the same command again."
+        ) from error
 
 
 ALONE = Team()
@@ -180,7 +203,8 @@ def join() -> Team:
     rank, place = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     import torch.distributed as dist
 
-    dist.init_process_group(_own_gpu(place), rank=rank, world_size=size)
+    if not dist.is_initialized():  # by Ray Train
+        dist.init_process_group(_own_gpu(place), rank=rank, world_size=size)
     for name in [name for name in os.environ if name in LAUNCHER or name.startswith(LAUNCHER[:3])]:
         del os.environ[name]
     return _formed(divided)

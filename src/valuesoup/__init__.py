@@ -1,9 +1,13 @@
 """valuesoup: one base model, several human values, a soup whose trade-off is a dial."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# PEFT imports bitsandbytes wherever it is installed, which would tell each process that it lacks a kernel.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _HOMES = {
     "Pairs": "valuesoup.data",

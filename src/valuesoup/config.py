@@ -140,6 +140,8 @@ class BaseConfig(Section):
     """Hub revision."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Of the frozen weights; auto takes the checkpoint's own."""
+    quantize: Literal["nf4", "int8"] | None = Field(None, exclude_if=lambda kind: kind is None)
+    """Keep the frozen weights of linear layers in 4 bits (nf4, QLoRA) or 8 (int8, LLM.int8()); dtype is of all else."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$")
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     trust_remote_code: bool = False
@@ -149,6 +151,8 @@ class BaseConfig(Section):
     def _one_base(self) -> "BaseConfig":
         if (self.model is None) == (self.pretrain is None):
             raise ValueError("give either model or pretrain")
+        if self.pretrain is not None and self.quantize is not None:
+            raise ValueError("quantize is for a base that is loaded: give model, or leave quantize out")
         return self
 
 
@@ -310,7 +314,7 @@ class RunConfig(Section):
     """Heading of the report."""
 
     @model_validator(mode="after")
-    def _names(self) -> "RunConfig":
+    def _distinct(self) -> "RunConfig":
         if "policy" in self.values:
             raise ValueError("no value can be called 'policy': that is what a vector in training is called")
         names = [entry.name for entry in self.methods]
@@ -323,10 +327,6 @@ class RunConfig(Section):
         for entry in self.methods:
             if titles.count(entry.title) > 1:  # a preset is shown by its title
                 raise ValueError(f"two methods are shown as '{entry.title}'; give one of them another name")
-        return self
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> "RunConfig":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {', '.join(map(str, self.seeds))}: name each once")
         return self

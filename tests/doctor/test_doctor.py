@@ -245,7 +245,7 @@ def test_the_machine_is_described() -> None:
     assert [disk.what for disk in machine.disks] == ["hub cache", "valuesoup's cache", "run folder"]
     assert free_bytes(Path("/nowhere/yet")) > 0
     optional = {package.name: package.install for package in machine.packages if package.purpose}
-    assert set(optional) == {"openai", "gradio", "ray"}
+    assert set(optional) == {"openai", "gradio", "ray", "bitsandbytes"}
     assert all(install.startswith("pip install ") for install in optional.values())
 
 

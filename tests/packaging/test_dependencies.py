@@ -26,7 +26,7 @@ def names(requirements: list[str]) -> set[str]:
 def shipped_extras() -> dict[str, set[str]]:
     """Return the packages of every extra that is for users."""
     extras = project()["optional-dependencies"]
-    return {extra: names(extras[extra]) for extra in ("explore", "judge", "ray", "s3")}
+    return {extra: names(extras[extra]) for extra in ("explore", "judge", "qlora", "ray", "s3")}
 
 
 def imports() -> dict[str, set[str]]:
@@ -53,7 +53,7 @@ def test_every_package_that_src_imports_is_a_dependency_or_comes_with_an_extra()
 
 
 def test_what_only_an_extra_brings_is_imported_in_its_own_room_alone() -> None:
-    rooms = {"explore": "explorer/", "judge": "endpoint/", "ray": "store/", "s3": "store/"}
+    rooms = {"explore": "explorer/", "judge": "endpoint/", "qlora": "soup/", "ray": "store/", "s3": "store/"}
     used = imports()
     for extra, packages in shipped_extras().items():
         for package in packages:

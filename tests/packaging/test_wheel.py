@@ -17,7 +17,7 @@ import tiny_run
 from valuesoup import __version__
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("gradio", "openai", "ray", "s3fs")
+EXTRAS = ("bitsandbytes", "gradio", "openai", "ray", "s3fs")
 """Modules that only extras bring; the wheel's environment is made to lack them."""
 
 

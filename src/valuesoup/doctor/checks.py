@@ -45,6 +45,9 @@ def check_all(config: RunConfig, machine: Machine, problems: list[Problem]) -> N
             except UserError as error:
                 problems.append(Problem(f"{key}.template", str(error)))
     _device(config.base.device, machine, problems)
+    if config.base.quantize is not None and installed_version("bitsandbytes") is None:
+        text = f"{config.base.quantize} needs the package bitsandbytes: pip install 'valuesoup[qlora]'."
+        problems.append(Problem("base.quantize", text))
     for tracker in sorted({tracker for of in trainings(config) for tracker in of.report_to}):
         _tracker(tracker, problems)
 

@@ -17,6 +17,7 @@ OPTIONAL = {
     "openai": "endpoints: a judge, or MORA's rewriter",
     "gradio": "valuesoup explore",
     "ray": "several machines",
+    "bitsandbytes": "base.quantize",
 }
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _USES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")

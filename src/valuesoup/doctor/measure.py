@@ -155,7 +155,13 @@ class _Measuring:
         config = self.config.base
         started = time.perf_counter()
         tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
-        model = load_model(folder, dtype=config.dtype, device=self.device, trust_remote_code=config.trust_remote_code)
+        model = load_model(
+            folder,
+            dtype=config.dtype,
+            device=self.device,
+            trust_remote_code=config.trust_remote_code,
+            quantize=config.quantize,
+        )
         opened = time.perf_counter() - started
         settings = self.config.training
         layers = target_layers(model, settings.target_modules)

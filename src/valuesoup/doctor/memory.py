@@ -35,7 +35,7 @@ def memory_needs(
     place, free = ("GPU", machine.gpus[0].free) if device == "cuda" and machine.gpus else ("RAM", machine.memory_free)
     own = PROCESS["cuda" if device == "cuda" else "cpu"]
     dtype = base.dtype if config.base.dtype == "auto" else config.base.dtype
-    weights = base.parameters * BYTES.get(dtype, 4)
+    weights = base.weights(dtype, config.base.quantize)
     settings = config.training
     # Activations are in the narrower of the weights' and the autocast's type.
     each = 2 if settings.autocasts(device) else BYTES.get(dtype, 4)
@@ -136,4 +136,4 @@ def _advice(need: Need) -> str:
         return "lower generation.batch_rows (else the run does so by itself)"
     if "side by side" in need.what:
         return "lower --jobs"
-    return "use a smaller model, or dtype: bfloat16"
+    return "use a smaller model, dtype: bfloat16, or quantize: nf4"

@@ -8,6 +8,8 @@ from typing import Any
 from valuesoup.training.settings import PretrainSettings
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTISED = {"nf4": 0.5, "int8": 1.0}
+"""Bytes of a quantised weight; the scales, about 2 % more of nf4, are left out."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ class Size:
     def flops(self) -> float:
         """Floating-point operations of a forward pass, per token."""
         return 2.0 * (self.parameters - self.embedding)
+
+    def weights(self, dtype: str, quantize: str | None = None) -> int:
+        """Return the bytes of the weights, of which all but embeddings and output head may be quantised.
+
+        Args:
+            dtype: Of those that are not; ``auto`` is the checkpoint's.
+            quantize: ``base.quantize``.
+        """
+        each = BYTES.get(self.dtype if dtype == "auto" else dtype, 4)
+        if quantize is None:
+            return self.parameters * each
+        whole = self.vocabulary * self.hidden * (2 if self.embedding else 1)
+        return round(whole * each + (self.parameters - whole) * QUANTISED[quantize])
 
     def lora(self, rank: int) -> int:
         """Return the parameters of a LoRA of this rank."""

@@ -10,7 +10,18 @@ from typing import Any
 
 from valuesoup.store import usable_cpus
 
-PACKAGES = ("valuesoup", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "tokenizers")
+PACKAGES = (
+    "valuesoup",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "numpy",
+    "tokenizers",
+)
 """Those whose version may change a figure."""
 PATIENCE = 5.0
 """Seconds that a command may take to answer."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuesoup.config import BaseConfig, DataConfig, RewardConfig
 from valuesoup.data import load_function, source_hash
+from valuesoup.errors import UserError
 from valuesoup.rewards import CallableReward, ClassifierReward, RewardSource
 from valuesoup.rewards.classifier import quiet
 from valuesoup.store import KEPT, Artifact, Identified, fingerprint, hash_path
@@ -132,6 +133,7 @@ def _loaded(base: Artifact | BaseRef, device: str) -> "PreTrainedModel":
             dtype=config.dtype,
             device=device_of(device),
             trust_remote_code=config.trust_remote_code,
+            quantize=config.quantize,
         )
 
 
@@ -142,6 +144,11 @@ def open_training_base(base: Artifact | BaseRef, device: str) -> tuple["PreTrain
     from valuesoup.training.dividing import load_divided
 
     config = None if isinstance(base, Artifact) else base.config
+    if config is not None and config.quantize is not None:
+        raise UserError(
+            f"quantize: {config.quantize} keeps the base whole on each GPU, and FSDP and ZeRO-3 divide it: start the "
+            "processes without them, or leave base.quantize out."
+        )
     model = load_divided(
         base_path(base),
         lambda: open_base(base, "cpu")[0],

@@ -40,6 +40,11 @@ def notes_on(
                 f"Rounding to 16 bits moves {policy.candidate} by {policy.check.mean:.2g} nats per token; the soup is "
                 f"{policy.check.change:.2g} away from the base."
             )
+    if origin.quantize is not None:
+        notes.append(
+            f"The vectors were trained and measured on the base quantised to {origin.quantize}; this was written for, "
+            "and checked on, the base as it is stored, on which answers and scores differ somewhat."
+        )
     if skipped := policies[0].check.skipped:
         notes.append(f"{skipped} held-out responses were too long for the base and were not compared.")
     if origin.hub is None and policies[0].rank is not None:

@@ -21,6 +21,7 @@ class Origin:
         revision: Hub revision.
         trust_remote_code: Whether the run allows code that comes with the model.
         device: Where the run computes.
+        quantize: How the run quantised it, None where it did not.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Origin:
     revision: str | None
     trust_remote_code: bool
     device: str
+    quantize: str | None = None
 
     @classmethod
     def of(cls, finished: Finished) -> "Origin":
@@ -42,6 +44,7 @@ class Origin:
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             device=device_of(config.device),
+            quantize=config.quantize,
         )
 
     @property

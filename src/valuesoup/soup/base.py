@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from valuesoup.errors import UserError
 from valuesoup.limits import loading_fault
+from valuesoup.soup import quantised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,18 +53,21 @@ def load_model(
     dtype: str = "float32",
     device: str | torch.device = "cpu",
     trust_remote_code: bool = False,
+    quantize: str | None = None,
 ) -> "PreTrainedModel":
     """Load a causal language model for use as a frozen base: evaluation mode, no gradients, sdpa attention.
 
     Args:
         base: Hub id or local folder.
         revision: Hub revision.
-        dtype: A torch dtype by name, or ``auto`` for the checkpoint's own.
+        dtype: A torch dtype by name, or ``auto`` for the checkpoint's own; of a quantised base, of all else.
         device: Where to put it.
         trust_remote_code: Run code that comes with the model.
+        quantize: Keep the weights of linear layers in 4 bits (``nf4``) or 8 (``int8``), by bitsandbytes.
 
     Raises:
-        UserError: No such model or dtype, a damaged file, or weights that are not all of a causal language model.
+        UserError: No such model or dtype, a damaged file, weights that are not all of a causal language model, or no
+            bitsandbytes for such weights on this device.
     """
     from transformers import AutoModelForCausalLM
 
@@ -72,9 +76,15 @@ def load_model(
         raise UserError(f"base '{base}' does not exist; give a local folder or a hub id.")
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"'{dtype}' is no torch dtype; give float32, bfloat16, float16 or auto.")
+    options = {} if quantize is None else quantised.loading_options(quantize, dtype=dtype, device=device)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            str(base), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            str(base),
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
         )
     except Exception as error:
         raise UserError(f"base '{base}' does not load ({loading_fault(error)}).") from None
@@ -83,8 +93,8 @@ def load_model(
         raise UserError(
             f"base '{base}' has no weights for {min(found['missing_keys'])}: it is not a whole causal language model."
         )
-    model.requires_grad_(False)
-    return model.to(device).eval()
+    model.requires_grad_(False).eval()
+    return model.to(device) if quantize is None else quantised.settle(model)
 
 
 def position_limit(config: Any) -> int:

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from valuesoup.limits import REFUSALS, refusal, scaled_beyond
+from valuesoup.soup.quantised import is_exact
 from valuesoup.soup.sequences import padded
 
 if TYPE_CHECKING:
@@ -337,7 +338,7 @@ def _obstacle(soup: "Soup | Composed") -> str | None:
     own = torch.stack(plain).float()
     far = float((torch.stack(found).float() - own).abs().max())
     spread = float(own.std(-1).max())
-    if far <= AGREEMENT["float32" if soup.model.dtype == torch.float32 else "16 bit"] * spread:
+    if far <= AGREEMENT["float32" if is_exact(soup.model) else "16 bit"] * spread:
         return None
     return f"its logits are then {far:.2g} off, at a spread of {spread:.2g}"
 

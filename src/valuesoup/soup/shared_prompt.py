@@ -22,6 +22,7 @@ from torch import Tensor
 from valuesoup.limits import REFUSALS, refusal, scaled_beyond
 from valuesoup.soup.base import position_limit
 from valuesoup.soup.head import in_pieces, token_scores
+from valuesoup.soup.quantised import is_exact
 from valuesoup.soup.sequences import SequenceBatch, batches_by_length, padded, token_log_probs
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def _obstacle(soup: "Soup", longest: int) -> str | None:
         soup.train(training)
         if windowed:
             config.sliding_window = window
-    tolerance = AGREEMENT["float32" if soup.model.dtype == torch.float32 else "16 bit"]
+    tolerance = AGREEMENT["float32" if is_exact(soup.model) else "16 bit"]
     return None if far <= tolerance else f"its log-probabilities are then {far:.2g} nats per token off"
 
 

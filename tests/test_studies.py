@@ -1,6 +1,10 @@
 """The papers' studies: every configuration reads, each small form has its full one, and a study runs over seeds."""
 
 import json
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -63,16 +67,56 @@ def test_the_full_form_has_the_choices_of_its_small_one_and_the_papers_settings(
         assert len(full.values) == len(small.values)
 
 
-def test_a_study_runs_once_per_seed_and_combines_the_results(tmp_path: Path) -> None:
-    settings = [
-        *tiny_run.overrides("helpful", "harmless"),
-        "seeds=[3, 4]",
-        "methods=[dpo, {preset: vc-soup, name: low, tau: -1, steps: 2}, "
-        "{preset: vc-soup, name: high, tau: 0, steps: 2}]",
-    ]
-    out, cache = tmp_path / "study", tmp_path / "cache"
-    done = tiny_run.valuesoup(cache, *tiny_run.demo_arguments(out, settings))
+SETTINGS = [
+    *tiny_run.overrides("helpful", "harmless"),
+    "seeds=[3, 4]",
+    "methods=[dpo, {preset: vc-soup, name: low, tau: -1, steps: 2}, {preset: vc-soup, name: high, tau: 0, steps: 2}]",
+]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a study whose seeds ran one after the other."""
+    root = tmp_path_factory.mktemp("study")
+    done = tiny_run.valuesoup(root / "cache", *tiny_run.demo_arguments(root / "study", SETTINGS))
     assert done.returncode == 0, done.stdout + done.stderr
+    return root / "study"
+
+
+def test_seeds_side_by_side_have_the_figures_of_seeds_one_by_one(one_by_one: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "study", tmp_path / "cache"
+    for stage in ("pretrain", "train", "answers"):  # seed 3 got as far as this once
+        for folder in (one_by_one / "seed-3" / "artifacts").glob(f"{stage}-*"):
+            shutil.copytree(folder, out / "seed-3" / "artifacts" / folder.name)
+    arguments = tiny_run.demo_arguments(out, SETTINGS, jobs=2)
+    with subprocess.Popen(
+        tiny_run.command(*arguments), env=tiny_run.environment(cache), stdout=subprocess.PIPE, text=True
+    ) as first:
+        deadline = time.monotonic() + 60
+        while not list((out / "artifacts").glob("reward-*")) and time.monotonic() < deadline:
+            assert first.poll() is None
+            time.sleep(0.02)
+        done = tiny_run.valuesoup(cache, "status", out)
+        counts = [int(line.split()[1]) for line in done.stdout.splitlines()]
+        assert counts[0] > counts[1] > 0, "of seed 3 and seed 4, while both are made"
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert first.returncode == 130
+    done = tiny_run.valuesoup(cache, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert " stages are already done" in done.stdout
+    for seed in (3, 4):
+        assert tiny_run.figures(out / f"seed-{seed}") == tiny_run.figures(one_by_one / f"seed-{seed}")
+    events = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [event["label"] for event in events if event["event"] == "done" and event["stage"] == "train"]
+    assert trained and all(label.startswith("seed 4: ") for label in trained), "those of seed 3 were there"
+    assert not (out / "artifacts").exists()
+    done = tiny_run.valuesoup(cache, "status", out / "seed-3")
+    assert "to do" not in done.stdout, "each seed stands by itself"
+
+
+def test_a_study_runs_once_per_seed_and_combines_the_results(one_by_one: Path) -> None:
+    settings, out, cache = SETTINGS, one_by_one, one_by_one.parent / "cache"
     study = json.loads((out / "study.json").read_text(encoding="utf-8"))
     assert study["seeds"] == [3, 4]
     each = [json.loads((out / f"seed-{seed}" / "results.json").read_text(encoding="utf-8")) for seed in (3, 4)]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,9 @@ from valuesoup.store.team import join
 if TYPE_CHECKING:
     from valuesoup.soup import Soup
 
-CONFIG, RESULTS, LOG = "config.yaml", "results.json", "log.jsonl"
+CONFIG, RESULTS, LOG, ARTIFACTS = "config.yaml", "results.json", "log.jsonl", "artifacts"
+PAGE = "report.html"
+"""Of the results as they are; it goes when they change."""
 STUDY = "study.json"
 """In the folder of a study, which holds a run folder for each seed."""
 SHARED_STAGES = frozenset({"reference", "scores", "rated"})
@@ -134,27 +136,36 @@ def run(
     if not processes.leads:
         processes.follow()
         return open_run(out)
-    store = open_store(out)
-    if artifacts is not None:
-        store.remote = Remote(artifacts)
-        store.remote.check()
+    store = open_store(out, artifacts)
     with lock_run(out), disk_errors(f"run folder {out}", out):
-        text = dump_config(config)
-        if not (out / CONFIG).is_file() or (out / CONFIG).read_text(encoding="utf-8") != text:
-            (out / RESULTS).unlink(missing_ok=True)  # of another configuration
-            write_atomic(out / CONFIG, text)
+        keep_config(out, config)
         log = RunLog(out / LOG)
-        log.write("run", seed=config.seed, stages=len(topological(plan.targets())), **environment())
-        trusted = models_with_own_code(config)
-        if trusted:
-            log.write("trust_remote_code", models=trusted)
-            progress.say(f"trust_remote_code is set: code that comes with {', '.join(trusted)} is run.")
+        log_start(log, progress, [config], len(topological(plan.targets())))
         with progress.showing():
             made = run_graph(plan.targets(), store, progress, log, jobs, cluster, computes_on_gpu)
             finished = _finish(out, plan, made)
         log.write("finished")
     processes.dismiss()
     return finished
+
+
+def keep_config(folder: Path, config: RunConfig) -> None:
+    """Write a run folder's configuration, and remove results of another one."""
+    text = dump_config(config)
+    path = folder / CONFIG
+    if not path.is_file() or path.read_bytes() != text.encode():  # which may be damaged
+        (folder / RESULTS).unlink(missing_ok=True)
+        write_atomic(path, text)
+
+
+def log_start(log: RunLog, progress: Progress, configs: Sequence[RunConfig], stages: int) -> None:
+    """Log what begins, on which machine and software, and say whose own code it runs."""
+    of = {"seed": configs[0].seed} if len(configs) == 1 else {"seeds": [config.seed for config in configs]}
+    log.write("run", **of, stages=stages, **environment())
+    trusted = models_with_own_code(configs[0])
+    if trusted:
+        log.write("trust_remote_code", models=trusted)
+        progress.say(f"trust_remote_code is set: code that comes with {', '.join(trusted)} is run.")
 
 
 def models_with_own_code(config: RunConfig) -> list[str]:
@@ -181,9 +192,20 @@ def default_folder(config: Path) -> Path:
     return config.parent if in_run else Path("runs") / config.stem
 
 
-def open_store(folder: Path) -> Store:
-    """Return the store of a run folder; reference log-probabilities and scores are shared between runs."""
-    return Store(folder / "artifacts", cache_folder(), shared_between_runs)
+def open_store(folder: Path, artifacts: str | None = None) -> Store:
+    """Return the store of a run folder; reference log-probabilities and scores are shared between runs.
+
+    Args:
+        folder: The run folder.
+        artifacts: URL of a folder that machines share.
+
+    Raises:
+        UserError: The URL cannot be used.
+    """
+    remote = None if artifacts is None else Remote(artifacts)
+    if remote is not None:
+        remote.check()
+    return Store(folder / ARTIFACTS, cache_folder(), shared_between_runs, remote)
 
 
 def cache_folder() -> Path:
@@ -197,7 +219,8 @@ def open_run(folder: str | Path) -> Finished:
     """Open a finished run.
 
     Raises:
-        UserError: The folder holds no run, or one that has not finished (with the command that continues it).
+        UserError: The folder holds no run, or one that has not finished or is damaged (with the command that mends
+            it; nothing is changed here).
     """
     out = Path(folder)
     if not has_file(out, CONFIG):
@@ -210,12 +233,10 @@ def open_run(folder: str | Path) -> Finished:
     store = open_store(out)
     artifacts = {}
     for node in topological(plan.targets()):
-        artifact = store.find(node)
-        if artifact is None:
-            raise UserError(
-                f"the run in {out} lacks {node.folder}; `valuesoup run {out / CONFIG} --out {out}` makes it again."
-            )
-        artifacts[node.key] = artifact
+        found = store.look(node)
+        if isinstance(found, str):
+            raise UserError(f"the run in {out} {found}; `valuesoup run {out / CONFIG} --out {out}` makes it again.")
+        artifacts[node.key] = found
     return Finished(out, plan, artifacts, read_results(out))
 
 
@@ -251,6 +272,7 @@ def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact]) -> Finishe
     results = build_results(plan, artifacts)
     text = json.dumps(results, indent=1, allow_nan=False)
     path = out / RESULTS
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():  # which may be damaged
+        (out / PAGE).unlink(missing_ok=True)
         write_atomic(path, text)
     return Finished(out, plan, artifacts, results)

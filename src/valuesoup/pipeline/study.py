@@ -1,17 +1,37 @@
 """A study: one configuration under several seeds, a run folder for each, and their results combined."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from valuesoup.config import RunConfig
 from valuesoup.errors import UserError
 from valuesoup.evaluation.seeds import combine
-from valuesoup.pipeline.run import CONFIG, STUDY, Finished, has_file, open_run, run
-from valuesoup.store import Cluster, Progress, write_atomic
-from valuesoup.store.team import whole_team
+from valuesoup.pipeline.plan import make_plan
+from valuesoup.pipeline.run import (
+    ARTIFACTS,
+    CONFIG,
+    LOG,
+    STUDY,
+    Finished,
+    computes_on_gpu,
+    has_file,
+    keep_config,
+    log_start,
+    open_run,
+    open_store,
+    run,
+)
+from valuesoup.store import Cluster, Node, Progress, RunLog, run_graph, topological, write_atomic
+from valuesoup.store.artifacts import lend, lock_run
+from valuesoup.store.files import disk_errors
+from valuesoup.store.graph import substitute
+from valuesoup.store.team import join, whole_team
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,8 @@ def run_study(
 ) -> Study:
     """Run a configuration once per seed, or continue there, and combine the results.
 
+    With several jobs or a cluster the stages of all seeds are made side by side, and what seeds share is made once.
+
     Args:
         config: What to run; its ``seeds`` say how often.
         folder: The study's folder: ``seed-N`` in it is the run folder of seed N.
@@ -55,12 +77,65 @@ def run_study(
     out = Path(folder)
     if has_file(out, CONFIG):
         raise UserError(f"{out} is the folder of a single run; give the study another one (--out).")
+    each = {seed: config.model_copy(update={"seed": seed, "seeds": ()}) for seed in config.seeds}
+    together = (cluster is not None or (jobs or 1) > 1) and join().alone
+    if together:
+        _make_stages(each, out, progress, jobs, cluster, artifacts)
     runs = []
-    for seed in config.seeds:
+    for seed, of_seed in each.items():
         progress.say(f"seed {seed}")
-        of_seed = config.model_copy(update={"seed": seed, "seeds": ()})
         runs.append(run(of_seed, out / f"seed-{seed}", progress, jobs, cluster, artifacts))
+    if together:
+        shutil.rmtree(out / ARTIFACTS)
     return _combined(out, runs)
+
+
+def _make_stages(
+    each: Mapping[int, RunConfig],
+    out: Path,
+    progress: Progress,
+    jobs: int | None,
+    cluster: Cluster | None,
+    artifacts: str | None,
+) -> None:
+    """Make the stages of all seeds side by side, what they share once, and put them into the seeds' run folders.
+
+    Until the runs have finished everything also stands in the study's own store, which an interrupted study goes on
+    from.
+    """
+    plans = {seed: make_plan(config.with_absolute_paths()) for seed, config in each.items()}
+    graphs = {seed: topological(plan.targets()) for seed, plan in plans.items()}
+    uses = Counter(node.key for nodes in graphs.values() for node in nodes)
+    store = open_store(out, artifacts)
+    homes = {seed: open_store(out / f"seed-{seed}") for seed in each}
+    with ExitStack() as held:
+        for folder in (out, *(home.root.parent for home in homes.values())):
+            held.enter_context(lock_run(folder))
+        held.enter_context(disk_errors(f"study folder {out}", out))
+        log = RunLog(out / LOG)
+        log_start(log, progress, list(each.values()), len(uses))
+        for seed, nodes in graphs.items():
+            keep_config(homes[seed].root.parent, plans[seed].config)
+            for node in nodes:
+                lend(node, homes[seed], store)
+        named: dict[str, Node] = {}
+        targets = [
+            _named(node, f"seed {seed}: ", uses, named) for seed, plan in plans.items() for node in plan.targets()
+        ]
+        with progress.showing():
+            run_graph(targets, store, progress, log, jobs, cluster, computes_on_gpu)
+        for seed, nodes in graphs.items():
+            for node in nodes:
+                lend(node, store, homes[seed])
+
+
+def _named(node: Node, seed: str, uses: Mapping[str, int], named: dict[str, Node]) -> Node:
+    """Return a node whose label says of which seed it is, and those of its parents, where one seed alone uses it."""
+    if node.key not in named:
+        inputs = substitute(dict(node.inputs), lambda parent: _named(parent, seed, uses, named))
+        label = node.label if uses[node.key] > 1 else seed + node.label
+        named[node.key] = replace(node, label=label, inputs=inputs)
+    return named[node.key]
 
 
 def seed_folders(folder: str | Path) -> list[Path]:

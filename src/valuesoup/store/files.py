@@ -18,23 +18,26 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EFBIG)
 """Faults of a disk where Python meets them: in the words of another library they may be of something else."""
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never a part.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
     Args:
         path: The file to write; its folder must exist.
-        text: The whole content, written as UTF-8.
+        content: The whole of it; text is written as UTF-8.
 
     Raises:
-        OSError: The disk is full or the folder is read-only; the old file stays.
+        OSError: The disk is full or the folder is read-only, with ``path`` as its file; the old file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write that fails names no file, and a person does not know the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -102,7 +105,7 @@ def file_error(error: OSError) -> ValuesoupError | None:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in FULL_OR_BROKEN:
         return RunError(f"{where}{error.strerror}; run the same command again once there is room to write.")
-    if error.errno in (*REFUSED, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+    if error.errno in (*REFUSED, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         return UserError(f"{where}{error.strerror}; give another file or folder.")
     return None
 

@@ -1,5 +1,6 @@
 """A model that a worker opened for one stage serves the next one, as if it were loaded anew."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def test_a_worker_loads_a_base_once_and_hands_it_out_bare(tmp_path: Path, monkey
     vector = random_vector(model, 1)
     soup = Soup(model, tokenizer, layers=target_layers(model), dropout=0.5)
     soup.add("first", vector)
-    model.gradient_checkpointing_enable()
+    with warnings.catch_warnings(action="error"):  # users would be told of names of transformers
+        soup.checkpoint_activations()
     soup.requires_grad_(True)
     soup.train()
     soup.row_weights.set(torch.ones(1, 1))

@@ -67,7 +67,7 @@ def gradient_conflict(
     soup = Soup(model, tokenizer, layers=target_layers(model, target_modules))
     soup.add_fresh(POLICY, rank=rank, alpha=alpha, seed=seed)
     if checkpointing:
-        soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        soup.checkpoint_activations()
         soup.train()  # checkpoints are made in training alone; this soup has no dropout
     samples: dict[str, tuple[TokenPairs, NDArray[np.float64]]] = {}
     left_out = {}

@@ -314,6 +314,11 @@ class Soup(nn.Module):
         assert isinstance(module, SoupLinear)
         return module
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
+        enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # newer transformers warn of the older name
+
     def vector(self, name: str) -> ValueVector:
         """Return a copy of one value vector as it is now, on the CPU."""
         weight_row({name: 1.0}, self.names)
@@ -331,30 +336,6 @@ class Soup(nn.Module):
             UserError: An unknown value, or only zero weights.
         """
         return compose({name: self.vector(name) for name in self.names}, weights)
-
-    def materialise(self, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the adapted layers' full weights W + Σ λ_i s_i B_i A_i by parameter name, in the base's dtype.
-
-        Composed in float32: adding a small change to 16-bit weights step by step would lose much of it.
-
-        Raises:
-            UserError: An unknown value, or a base whose weights are quantised.
-        """
-        row = weight_row(weights, self.names)
-        merged = {}
-        for layer in self.layer_names:
-            module = self._layer(layer)
-            weight = module.layer.weight
-            if not isinstance(weight, Tensor) or not weight.is_floating_point():
-                raise UserError(f"layer {layer} is quantised and cannot be merged; load the base in a float dtype.")
-            delta = torch.zeros(bases.features(module.layer)[::-1])
-            for name, share in zip(self.names, row, strict=True):
-                factors = Factors(module.A[name].detach(), module.B[name].detach(), module.scales[name])
-                delta = delta + share * factors.delta().cpu()
-            transposed = not isinstance(module.layer, nn.Linear)
-            whole = weight.detach().float().cpu() + (delta.T if transposed else delta)
-            merged[f"{layer}.weight"] = whole.to(weight.dtype)
-        return merged
 
     def weight_rows(self, weights: Mapping[str, float] | Sequence[Mapping[str, float]], count: int) -> Tensor:
         """Return (count, n) weights from one mapping for all rows or one mapping per row.

@@ -1,6 +1,8 @@
 """Every run of a test keeps its cache in the test's own folder; one tiny run is shared by all that only read it."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,21 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no notices or progress bars of the libraries"
     return root / "run", done.stdout
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Return where a server that speaks S3 keeps artifacts."""
+    from tiny_storage import bucket
+
+    with pytest.MonkeyPatch.context() as environment, bucket(environment) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def nodes(url: str) -> Iterator[Any]:
+    """Start a Ray head without CPUs and two nodes with one each, which know how to reach the storage."""
+    from tiny_cluster import cluster
+
+    with cluster(2) as started:
+        yield started

@@ -4,32 +4,17 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny_run
-from tiny_cluster import cluster
-from tiny_storage import SECRET, bucket
+from tiny_storage import SECRET
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'valuesoup[ray]'")
 
 SETTINGS = [part for setting in tiny_run.overrides("helpful", "harmless") for part in ("--set", setting)]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as environment, bucket(environment) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def nodes(url: str) -> Iterator[Any]:
-    """Start nodes that know how to reach the storage."""
-    with cluster(2) as started:
-        yield started
 
 
 def config(folder: Path) -> Path:

@@ -1,33 +1,17 @@
 """A stage that several processes of a Ray cluster do together, on two nodes: what they tell, and how they are lost."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiny_stages import add, share
-from tiny_storage import bucket
 from valuesoup.errors import UserError
 from valuesoup.store import Artifact, Cluster, Node, Progress, Remote, RunLog, Store, run_graph
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'valuesoup[ray]'")
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as environment, bucket(environment) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def nodes(url: str) -> Iterator[Any]:
-    """Start a head without CPUs and two nodes with one each, which know how to reach the storage."""
-    from tiny_cluster import cluster
-
-    with cluster(2) as started:
-        yield started
 
 
 def make(

@@ -36,14 +36,12 @@ from pathlib import Path
 
 from valuesoup.consistency import consistent, value_consistency
 from valuesoup.data import Pairs, load_pairs, pairs, sources, split_pairs, spool
-from valuesoup.pipeline import values
-from valuesoup.rewards import RewardTable, table
-from valuesoup.rewards.sources import as_source
-from valuesoup.store import Progress, Work
+from valuesoup.rewards import RewardTable, score, table
+from valuesoup.rewards import sources as reward_sources
 
 # All that is held at a time is a hundredth of what it is by default, so that what grows shows in few pairs.
 spool.IN_MEMORY = spool._HELD = 4 << 20
-pairs.ROWS = sources._BATCH = pairs._ROW_GROUP = table._ROW_GROUP = values._TOGETHER = 4096
+pairs.ROWS = sources._BATCH = pairs._ROW_GROUP = table._ROW_GROUP = reward_sources.TOGETHER = 4096
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 
 
@@ -64,9 +62,7 @@ def digits(_, answers):
 load_pairs(rows()).save(folder / "pairs.parquet")
 split_pairs({"value": Pairs.load(folder / "pairs.parquet")}, 20, 5)["value"].train.save(folder / "train.parquet")
 train = Pairs.load(folder / "train.parquet")
-rewards = {"long": as_source(long), "digits": as_source(digits)}
-work = Work(folder, Progress(), "score", lambda **_: None)
-values._score_in_parts(work, train, rewards, "").save(folder / "scores.parquet")
+score(train, {"long": long, "digits": digits}).save(folder / "scores.parquet")
 kept = consistent(value_consistency(RewardTable.load(folder / "scores.parquet")), 0.5)
 train.filter(kept).save(folder / "kept.parquet")
 peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]

@@ -56,6 +56,28 @@ def test_each_distinct_prompt_and_response_is_scored_once():
     assert len(seen) == len(set(seen)) == 5
 
 
+def test_pairs_scored_in_parts_have_the_scores_of_all_at_once(monkeypatch):
+    table = Pairs.from_rows(PAIRS).table.append_column("chosen_score/honest", [[1.0, 2.0, 3.0]])
+    pairs = Pairs(table.append_column("rejected_score/honest", [[0.5, 2.5, 0.0]]))
+    rewards = {"long": length, "truth": ColumnReward("honest"), "turns": turns}
+    whole = score(pairs, rewards, "greetings")
+    monkeypatch.setattr("valuesoup.rewards.sources.TOGETHER", 2)
+    parts = score(pairs, rewards, "greetings")
+    assert (parts.items, parts.values, parts.dataset) == (whole.items, whole.values, whole.dataset)
+    np.testing.assert_array_equal(parts.scores, whole.scores)
+
+
+def test_a_number_that_is_not_finite_names_its_pair_also_in_a_later_part(monkeypatch):
+    monkeypatch.setattr("valuesoup.rewards.sources.TOGETHER", 2)
+    pairs = Pairs.from_rows(PAIRS)
+    with pytest.raises(UserError, match=f"Pair {pairs.ids[2]} of data set 'greetings', value 'v'"):
+        score(
+            pairs,
+            {"v": lambda _, answers: [float("nan") if a == "so long then" else 1.0 for a in answers]},
+            "greetings",
+        )
+
+
 def test_a_response_of_several_turns_is_its_last_turn_after_the_others():
     rows = [{"prompt": [user("a")], "chosen": [bot("b"), user("c"), bot("dd")], "rejected": [bot("e")]}]
     np.testing.assert_array_equal(score(Pairs.from_rows(rows), {"v": length}).scores[0, :, 0], [2, 1])

@@ -1,5 +1,6 @@
 """Training rows: token ids of pairs, pairs that are too long, batches, and the reference's log-probabilities."""
 
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,6 +49,38 @@ def test_a_pair_is_left_out_when_either_side_is_too_long_and_the_places_say_whic
     assert tokenise(pairs, tiny.tokenizer(), 8).places.tolist() == [0, 1, 2, 3]
     assert len(tokenise(pairs, tiny.tokenizer(), 1)) == 0
     assert len(tokenise(pairs.take([]), tiny.tokenizer(), 64)) == 0
+
+
+def test_pairs_tokenised_a_few_at_a_time_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = tiny.random_pairs(11)
+    longest = int(np.median(tokenise(pairs, tiny.tokenizer(), 64).lengths()))
+    whole = tokenise(pairs, tiny.tokenizer(), longest)
+    assert 0 < len(whole) < 11
+    monkeypatch.setattr("valuesoup.training.rows.AT_ONCE", 3)
+    parts = tokenise(pairs, tiny.tokenizer(), longest)
+    assert parts.ids == whole.ids == [pairs.ids[place] for place in whole.places]
+    assert parts.places.tolist() == whole.places.tolist()
+    for found, expected in zip(
+        (parts.prompts, parts.chosen, parts.rejected), (whole.prompts, whole.chosen, whole.rejected), strict=True
+    ):
+        assert (found.tokens.dtype, found.starts.dtype) == (np.int32, np.int64)
+        assert [found[place] for place in range(len(found))] == [expected[place] for place in range(len(expected))]
+
+
+def test_tokenising_takes_little_more_memory_than_the_token_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("valuesoup.training.rows.AT_ONCE", 32)
+    words = " ".join(f"w{place % 20}" for place in range(200))
+    pairs = Pairs.from_rows([pair(f"w1 {words}", words, f"w2 {words}")]).take(np.zeros(1000, int))
+    tokenizer = tiny.tokenizer()
+    tokenise(pairs.slice(0, 32), tokenizer, 1024)  # what the libraries keep
+    tracemalloc.start()
+    try:
+        made = tokenise(pairs, tokenizer, 1024)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(made) == 1000
+    assert peak < 1.5 * 4 * int(made.lengths().sum() + made.chosen.common(made.rejected).sum())
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8))

@@ -24,12 +24,10 @@ from valuesoup.errors import RunError, UserError
 from valuesoup.pipeline.data import ids_of_part, load_part
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, base_path, device_of, open_reward
 from valuesoup.rewards import ClassifierReward, ColumnReward, RewardTable, RewardTraining, score, train_reward_model
-from valuesoup.rewards.sources import RewardSource
-from valuesoup.rewards.table import PAIR_SIDES, Names
+from valuesoup.rewards.table import Names
 from valuesoup.store import KEPT, Artifact, Work, stage
 
 SCORED_PARTS = ("train", "validation")
-_TOGETHER = 1 << 17
 
 
 @stage("reward", ignore=("device",))
@@ -78,7 +76,7 @@ def score_pairs(
     """
     listed = Pairs.concat([Pairs.load(path) for path in sorted(pairs.path.rglob("*.parquet"))])
     sources = {value: open_reward(reward, device) for value, reward in rewards.items()}
-    _score_in_parts(work, listed, sources, dataset).save(work.out / "scores.parquet")
+    score(listed, sources, dataset, work.progress).save(work.out / "scores.parquet")
     say_notes(work, sources.values())
 
 
@@ -203,16 +201,3 @@ def joined(scores: Mapping[str, Artifact], part: str) -> RewardTable:
         whole[:, :, [place]] = table.scores
     assert first is not None
     return RewardTable(first.items, first.sides, tuple(scores), whole, first.dataset)
-
-
-def _score_in_parts(work: Work, pairs: Pairs, sources: Mapping[str, RewardSource], dataset: str) -> RewardTable:
-    """Score a bounded number of pairs at a time: as Python objects pairs take ten times the memory."""
-    if len(pairs) <= _TOGETHER:
-        return score(pairs, sources, dataset, work.progress)
-    scores = np.empty((len(pairs), len(PAIR_SIDES), len(sources)))
-    with work.task(len(pairs), "pairs") as task:
-        for start in range(0, len(pairs), _TOGETHER):
-            part = pairs.slice(start, _TOGETHER)
-            scores[start : start + len(part)] = score(part, sources, dataset, work.progress).scores
-            task.advance(len(part))
-    return RewardTable(Names(pairs.table["id"].combine_chunks()), PAIR_SIDES, tuple(sources), scores, dataset)

@@ -12,8 +12,11 @@ from valuesoup.data.pairs import Message, Messages, Pairs
 from valuesoup.data.sources import FUNCTION_NAME, load_function, source_hash
 from valuesoup.errors import UserError
 from valuesoup.rewards.classifier import ClassifierReward, score_together
-from valuesoup.rewards.table import PAIR_SIDES, RewardTable
+from valuesoup.rewards.table import PAIR_SIDES, Names, RewardTable
 from valuesoup.store.progress import Progress
+
+TOGETHER = 1 << 17
+"""Pairs scored at a time: as Python objects pairs take ten times the memory."""
 
 RewardFunction: TypeAlias = Callable[[Sequence[Messages], Sequence[str]], Sequence[float]]
 """``fn(prompts, answers)``: (N,) conversations and (N,) answers to (N,) scores, higher is better."""
@@ -163,7 +166,9 @@ def as_source(reward: AnyReward) -> RewardSource | ColumnReward:
 def score(
     pairs: Pairs, rewards: Mapping[str, AnyReward], dataset: str = "", progress: Progress | None = None
 ) -> RewardTable:
-    """Score both responses of every pair under every value; each distinct prompt and response once.
+    """Score both responses of every pair under every value.
+
+    `TOGETHER` pairs are held in memory at a time; among these each distinct prompt and response is scored once.
 
     Args:
         pairs: N preference pairs.
@@ -183,6 +188,24 @@ def score(
         raise UserError(f"Scoring{where} needs at least one pair and one value, not {len(pairs)} and {len(rewards)}.")
     sources = {value: as_source(reward) for value, reward in rewards.items()}
     scores = np.empty((len(pairs), len(PAIR_SIDES), len(sources)))
+    progress = progress or Progress()
+    whole = progress if len(pairs) > TOGETHER else Progress()  # a single part shows its own
+    with whole.task(f"scoring {dataset}".rstrip(), len(pairs), "pairs") as task:
+        for start in range(0, len(pairs), TOGETHER):
+            part = pairs.slice(start, TOGETHER)
+            _score_part(part, sources, dataset, progress, scores[start : start + len(part)])
+            task.advance(len(part))
+    return RewardTable(Names(pairs.table["id"].combine_chunks()), PAIR_SIDES, tuple(sources), scores, dataset)
+
+
+def _score_part(
+    pairs: Pairs,
+    sources: Mapping[str, RewardSource | ColumnReward],
+    dataset: str,
+    progress: Progress,
+    scores: NDArray[np.float64],
+) -> None:
+    """Write the scores of some pairs into ``scores`` (N, 2, n)."""
     places = {value: place for place, value in enumerate(sources)}
     scorers: dict[str, RewardSource] = {}
     for value, source in sources.items():
@@ -190,20 +213,21 @@ def score(
             scores[:, :, places[value]] = pairs.scores(source.column)
         else:
             scorers[value] = source
-    responses = _Responses.of(pairs) if scorers else None
+    if not scorers:
+        return
+    responses = _Responses.of(pairs)
     for group in by_model(scorers):
-        assert responses is not None
         by = " and ".join(group)
         label = f"scoring {dataset} by {by}" if dataset else f"scoring by {by}"
-        with (progress or Progress()).task(label, len(responses.answers), "responses") as task:
+        with progress.task(label, len(responses.answers), "responses") as task:
             try:
                 found = score_all([scorers[v] for v in group], responses.prompts, responses.answers, task.advance)
             except NotFiniteError as fault:
                 row = int(np.flatnonzero((responses.position == fault.place).any(axis=1))[0])
+                where = f" of data set '{dataset}'" if dataset else ""
                 raise UserError(f"Pair {pairs.ids[row]}{where}, value '{group[0]}': {fault}") from None
         for value, distinct in zip(group, found, strict=True):
             scores[:, :, places[value]] = distinct[responses.position]
-    return RewardTable(pairs.ids, PAIR_SIDES, tuple(sources), scores, dataset)
 
 
 def score_all(

@@ -1,6 +1,7 @@
 """Training rows: token ids of pairs with what the loss wants to know of each, in flat arrays, and their batches."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from valuesoup.data.pairs import Pairs
 
+AT_ONCE = 1024
+"""Pairs rendered and tokenised at a time: texts and lists of ids take a hundred times the memory of flat arrays."""
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -31,11 +35,12 @@ class Ragged:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
-        """Flatten lists of ids."""
-        lengths = np.fromiter((len(ids) for ids in sequences), np.int64, len(sequences))
-        tokens = np.fromiter((token for ids in sequences for token in ids), np.int32, int(lengths.sum()))
-        return cls(tokens, np.concatenate([[0], lengths.cumsum()]))
+    def of(cls, sequences: Iterable[Sequence[int]]) -> "Ragged":
+        """Flatten sequences of ids, of which no more than one need be in memory at a time."""
+        growing = _Growing()
+        for ids in sequences:
+            growing.add(ids)
+        return growing.done()
 
     def __getitem__(self, place: int) -> list[int]:
         ids: list[int] = self.tokens[self.starts[place] : self.starts[place + 1]].tolist()
@@ -68,7 +73,22 @@ class Ragged:
 
     def where(self, mask: NDArray[np.bool_], other: "Ragged") -> "Ragged":
         """Return these sequences where ``mask`` holds, and those of ``other`` elsewhere."""
-        return Ragged.of([(self if mine else other)[place] for place, mine in enumerate(mask)])
+        return Ragged.of((self if mine else other)[place] for place, mine in enumerate(mask))
+
+
+class _Growing:
+    """Sequences of token ids on their way into flat arrays, which are not copied at the end."""
+
+    def __init__(self) -> None:
+        self._tokens = array("i")
+        self._starts = array("q", [0])
+
+    def add(self, ids: Sequence[int]) -> None:
+        self._tokens.extend(ids)
+        self._starts.append(len(self._tokens))
+
+    def done(self) -> Ragged:
+        return Ragged(np.asarray(self._tokens), np.asarray(self._starts))
 
 
 @dataclass(frozen=True)
@@ -114,26 +134,32 @@ def tokenise(pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase", max_length: i
     A pair of which either side passes ``max_length`` tokens with its prompt is left out (see ``places``): a cut
     response is another response.
     """
+    ids: list[str] = []
+    places: list[int] = []
+    prompts, chosen, rejected = _Growing(), _Growing(), _Growing()
+    for place, (name, prompt, one, other) in enumerate(_encoded(pairs, tokenizer)):
+        if len(prompt) + max(len(one), len(other)) > max_length:
+            continue
+        ids.append(name)
+        places.append(place)
+        prompts.add(prompt)
+        chosen.add(one)
+        rejected.add(other)
+    return TokenPairs(ids, np.asarray(places, np.int64), prompts.done(), chosen.done(), rejected.done())
+
+
+def _encoded(
+    pairs: "Pairs", tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[str, list[int], list[int], list[int]]]:
+    """Yield the id of each pair and the token ids of its prompt, chosen and rejected response."""
     from valuesoup.data.templates import render_answer
 
-    first = [render_answer(pair.prompt, pair.chosen, tokenizer) for pair in pairs]
-    second = [render_answer(pair.prompt, pair.rejected, tokenizer) for pair in pairs]
-    prompts = encode(tokenizer, [prompt for prompt, _ in first])
-    chosen = encode(tokenizer, [answer for _, answer in first])
-    rejected = encode(tokenizer, [answer for _, answer in second])
-    keep = [
-        place
-        for place, (prompt, a, b) in enumerate(zip(prompts, chosen, rejected, strict=True))
-        if len(prompt) + max(len(a), len(b)) <= max_length
-    ]
-    ids = pairs.ids
-    return TokenPairs(
-        ids=[ids[place] for place in keep],
-        places=np.asarray(keep, np.int64),
-        prompts=Ragged.of([prompts[place] for place in keep]),
-        chosen=Ragged.of([chosen[place] for place in keep]),
-        rejected=Ragged.of([rejected[place] for place in keep]),
-    )
+    for start in range(0, len(pairs), AT_ONCE):
+        part = list(pairs.slice(start, AT_ONCE))
+        first = [render_answer(pair.prompt, pair.chosen, tokenizer) for pair in part]
+        second = [render_answer(pair.prompt, pair.rejected, tokenizer) for pair in part]
+        texts = ([text for text, _ in first], [text for _, text in first], [text for _, text in second])
+        yield from zip((pair.id for pair in part), *(encode(tokenizer, of) for of in texts), strict=True)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:

@@ -238,7 +238,8 @@ def _logit_gap(job: Job, place: int) -> float:
     """Return how far the logits of a candidate's prompts are from those of the model with merged weights."""
     soup, merged = Soup.from_adapters(make_base(), job.vectors), make_base()
     names = dict(zip(job.vectors, job.candidates[place], strict=True))
-    merged.load_state_dict(soup.materialise(names), strict=False)
+    for layer, factors in soup.adapter(names).layers.items():
+        merged.get_submodule(layer).weight += factors.delta()
     weights = torch.tensor([job.candidates[place]])
     gaps: list[float] = []
     for prompt in job.prompts[:8]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from benchmarks.timing import Claim, compare
 from valuesoup.data.pairs import Pairs
 from valuesoup.soup import Soup, target_layers
+from valuesoup.training.preference import PreferenceTrainer
 from valuesoup.training.pretrain import build_tokenizer
 from valuesoup.training.reference import pair_log_probs
 from valuesoup.training.rows import LengthGroups, TrainingRows, tokenise
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
-from valuesoup.training.trainer import PreferenceTrainer
 
 WORDS = 4000
 BATCH = 8

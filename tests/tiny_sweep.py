@@ -1,15 +1,13 @@
 """The stage in which a server answers, over a tiny base and two vectors; and the same answers by this process."""
 
-import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import tiny
-from valuesoup.config import BaseConfig, GenerationConfig
+import tiny_answering
+from valuesoup.config import GenerationConfig
 from valuesoup.endpoint import GenerationServer
 from valuesoup.pipeline.answering import answer_prompts, load_answers, open_soup
-from valuesoup.pipeline.inputs import BaseRef
 from valuesoup.pipeline.serving import serve_answers
 from valuesoup.soup import Soup
 from valuesoup.store import Artifact, Progress, Work
@@ -50,38 +48,15 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         save_base(folder / "base")
-        for place, name in enumerate("ab"):
-            tiny.random_vector(tiny.llama(), place).save_pretrained(folder / name / "adapter")
-        draw = Random(0)
-        asked = [
-            {
-                "id": f"p{number}",
-                "datasets": ["d"],
-                "messages": [{"role": "user", "content": " ".join(f"w{draw.randrange(60)}" for _ in range(length))}],
-            }
-            for number, length in enumerate(draw.choices(range(1, 20), k=PROMPTS))
-        ]
-        (folder / "prompts").mkdir()
-        (folder / "prompts" / "prompts.json").write_text(json.dumps({"prompts": asked}))
-        self.vectors = {name: Artifact(folder / name, name, 0.0) for name in "ab"}
-        self.base = BaseRef(config=BaseConfig(model=str(folder / "base")), content=None)
+        self.given = tiny_answering.inputs(folder, CANDIDATES, PROMPTS, GenerationConfig(max_new_tokens=10))
+        self.base, self.vectors = self.given["base"], self.given["vectors"]
 
     def soup(self) -> Soup:
         return open_soup(self.base, self.vectors, "cpu")
 
     def inputs(self, temperature: float, **changes: Any) -> dict[str, Any]:
-        given: dict[str, Any] = {
-            "base": self.base,
-            "vectors": self.vectors,
-            "candidates": CANDIDATES,
-            "chosen": None,
-            "prompts": Artifact(self.folder / "prompts", "p", 0.0),
-            "generation": GenerationConfig(max_new_tokens=10, temperature=temperature),
-            "seed": 0,
-            "batch_rows": 8,
-            "device": "cpu",
-        }
-        return {**given, **changes}
+        generation = GenerationConfig(max_new_tokens=10, temperature=temperature)
+        return {**self.given, "generation": generation, **changes}
 
     def work(self, name: str) -> Work:
         out = self.folder / "run" / "artifacts" / name

@@ -347,10 +347,9 @@ class RunConfig(Section):
             try:
                 TrainingSettings.model_validate({**self.training.model_dump(), **entry.method.training})
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, ("training", *first["loc"])))
-                said = first["msg"].removeprefix("Value error, ")
-                raise ValueError(f"method '{entry.name}': {where}: {said[0].lower()}{said[1:]}") from None
+                key, wrong = first_fault(error)
+                where = f"training.{key}" if key else "training"
+                raise ValueError(f"method '{entry.name}': {where}: {wrong}") from None
         return self
 
     def with_absolute_paths(self) -> "RunConfig":

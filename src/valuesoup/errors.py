@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LONGEST_LINE = 1000
 """Characters of a line of an error's text; of a longer one the middle is left out."""
@@ -56,3 +60,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def first_fault(error: "ValidationError") -> tuple[str, str]:
+    """Return the first mistake that pydantic found: its key, ``a.0.b`` or empty for the whole, and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    said = first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"])), f"{said[0].lower()}{said[1:]}"

@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -11,10 +10,10 @@ import torch
 from rich.console import Console
 
 import tiny
-from valuesoup.config import BaseConfig, GenerationConfig
+import tiny_answering
+from valuesoup.config import GenerationConfig
 from valuesoup.pipeline import answering
 from valuesoup.pipeline.answering import answer_prompts, load_answers
-from valuesoup.pipeline.inputs import BaseRef
 from valuesoup.soup import Soup
 from valuesoup.store import Artifact, Progress, Work
 
@@ -29,37 +28,15 @@ class Stage:
         self.folder = folder
         self.said = io.StringIO()
         tiny.save_base(folder / "base")
-        for place, name in enumerate("ab"):
-            tiny.random_vector(tiny.llama(), place).save_pretrained(folder / name / "adapter")
-        draw = Random(0)
-        asked = [
-            {
-                "id": f"p{number}",
-                "datasets": ["d"],
-                "messages": [{"role": "user", "content": " ".join(f"w{draw.randrange(60)}" for _ in range(length))}],
-            }
-            for number, length in enumerate(draw.choices(range(1, 20), k=PROMPTS))
-        ]
-        (folder / "prompts").mkdir()
-        (folder / "prompts" / "prompts.json").write_text(json.dumps({"prompts": asked}))
+        generation = GenerationConfig(max_new_tokens=12, temperature=1.0)
+        self.given = tiny_answering.inputs(folder, CANDIDATES, PROMPTS, generation)
 
     def run(self, name: str, **changes: Any) -> dict[str, bytes]:
         """Run it in a folder, which may hold shards already, and return the files there."""
         out = self.folder / name
         out.mkdir(exist_ok=True)
         progress = Progress(Console(file=self.said), live=False)
-        given: dict[str, Any] = {
-            "base": BaseRef(config=BaseConfig(model=str(self.folder / "base")), content=None),
-            "vectors": {name: Artifact(self.folder / name, name, 0.0) for name in "ab"},
-            "candidates": CANDIDATES,
-            "chosen": None,
-            "prompts": Artifact(self.folder / "prompts", "p", 0.0),
-            "generation": GenerationConfig(max_new_tokens=12, temperature=1.0),
-            "seed": 0,
-            "batch_rows": 8,
-            "device": "cpu",
-        }
-        answer_prompts.function(Work(out, progress, "answers", lambda **_: None), **{**given, **changes})
+        answer_prompts.function(Work(out, progress, "answers", lambda **_: None), **{**self.given, **changes})
         return self.files(name)
 
     def files(self, name: str) -> dict[str, bytes]:

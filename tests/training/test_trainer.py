@@ -13,10 +13,11 @@ import torch
 import tiny
 from valuesoup.errors import RunError
 from valuesoup.soup import Soup, SoupLinear, ValueVector
+from valuesoup.training.preference import PreferenceTrainer
 from valuesoup.training.reference import pair_log_probs
 from valuesoup.training.rows import Ragged, TrainingRows
 from valuesoup.training.settings import TrainingSettings
-from valuesoup.training.trainer import PreferenceTrainer, Trained
+from valuesoup.training.trainer import Trained
 
 LN2 = math.log(2)
 Fresh = Callable[..., Soup]
@@ -244,7 +245,7 @@ def test_gradient_checkpointing_computes_again_and_gives_the_same_gradients_of_e
     for checkpointing in (False, True):
         soup = stirred(fresh("a", "b"))
         if checkpointing:
-            soup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            soup.checkpoint_activations()
         trainer = trainer_of(soup, training, tmp_path, ["a", "b"])
         assert trainer.shared
         read: list[int] = []

@@ -10,9 +10,9 @@ import torch
 
 import tiny
 from valuesoup.soup import Soup, head
+from valuesoup.training.preference import PreferenceTrainer
 from valuesoup.training.rows import TrainingRows
 from valuesoup.training.settings import TrainingSettings
-from valuesoup.training.trainer import PreferenceTrainer
 
 BETA = 0.3
 

@@ -1,22 +1,19 @@
 """What ``judge.json`` must look like, so that the report and the tables meet no surprise."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt, model_validator
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+from valuesoup.pipeline.written import Part, fault_of
 
 
-class _Share(_Part):
+class _Share(Part):
     value: float
     low: float | None
     high: float | None
 
 
-class _Counts(_Part):
+class _Counts(Part):
     wins: NonNegativeInt
     ties: NonNegativeInt
     losses: NonNegativeInt
@@ -43,20 +40,20 @@ class _Comparison(_Counts):
     baseline_title: str
 
 
-class _Policy(_Part):
+class _Policy(Part):
     id: str
     method: str
     weights: dict[str, float] | None
     answers: str
 
 
-class _Judge(_Part):
+class _Judge(Part):
     url: str
     model: str
 
 
-class _Judged(_Part):
-    schema_: Literal[1]
+class _Judged(Part):
+    schema_: Literal[1] = Field(alias="schema")
     values: list[str]
     judge: _Judge
     level: float = Field(gt=0, lt=1)
@@ -68,15 +65,14 @@ class _Judged(_Part):
     judges: dict[str, _Counts]
     left_out: dict[str, str]
 
+    @model_validator(mode="after")
+    def _belongs(self) -> Self:
+        told = {row.value for row in self.comparisons}
+        if not told | set(self.judges) <= set(self.values):
+            raise ValueError("something is told of what is none of the values")
+        return self
+
 
 def is_judged(content: Any) -> bool:
     """Return whether this is the parsed content of a whole ``judge.json`` of a run."""
-    if not isinstance(content, Mapping):
-        return False
-    try:
-        # pydantic has a method of the name of the key.
-        judged = _Judged.model_validate({**content, "schema_": content.get("schema")})
-    except ValidationError:
-        return False
-    told = [row.value for row in judged.comparisons]
-    return set(told) <= set(judged.values) and set(judged.judges) <= set(judged.values)
+    return fault_of(_Judged, content) is None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from valuesoup.configfile import load_config
 from valuesoup.data import Messages
 from valuesoup.endpoint import Endpoint
-from valuesoup.errors import UserError
+from valuesoup.errors import UserError, first_fault
 from valuesoup.evaluation.judge import MAX_TOKENS, Cost, Judge, Opinion, read_templates, write_templates
 from valuesoup.evaluation.verdicts import Heard, Tally, combine_judged, tally
 from valuesoup.pipeline.answering import load_answers
@@ -79,9 +79,8 @@ def judge_endpoint(url: str, model: str, key_env: str, concurrency: int, timeout
             max_tokens=MAX_TOKENS,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"the judge's {first['loc'][0]} is wrong: {said[0].lower()}{said[1:]}.") from None
+        key, what = first_fault(error)
+        raise UserError(f"the judge's {key} is wrong: {what}.") from None
 
 
 def write_judge_templates(folder: str | Path, out: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """From artifacts to ``results.json``: means with intervals, frontiers, hypervolumes, costs, geometry."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
 from typing import Any
@@ -20,25 +20,70 @@ from valuesoup.evaluation.statistics import (
     mean_intervals,
     resamples,
 )
+from valuesoup.pipeline import accounts
+from valuesoup.pipeline.accounts import Found
 from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.diagnosed import diagnosed
 from valuesoup.pipeline.plan import BASE, Evaluated, Measured, Plan, Stack
 from valuesoup.pipeline.rating import answer_scores
-from valuesoup.pipeline.recipes import Candidate, Recipe
+from valuesoup.pipeline.recipes import Candidate
 from valuesoup.pipeline.searching import search_scores
 from valuesoup.pipeline.serving import generator
 from valuesoup.rewards import RewardTable
-from valuesoup.store import Artifact, topological
 
 SCHEMA = 1
-EXPANSION_STEPS = frozenset({"mining", "answers", "rated", "mined", "fusion", "expanded"})
-"""Stages that prompt expansion takes beside what every method shares."""
-Found = Mapping[str, Artifact]
 Scores = dict[tuple[int, int], NDArray[np.float64]]
 """(prompts, n) scores by stack and place of the candidate.
 
 NaN where a search did not ask it, and below the own prompts of a value that has fewer of them than others.
 """
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What every candidate and method is measured by: the scores, one box, the same resamples of the test prompts."""
+
+    plan: Plan
+    found: Found
+    values: list[str]
+    validation: Scores
+    test: Scores
+    draws: NDArray[np.int64]
+    box: Box
+    chosen: list[dict[str, Any]]
+    broken: set[tuple[int, int]]
+    searches: list[dict[str, Any] | None]
+
+    @classmethod
+    def of(cls, plan: Plan, found: Found) -> "_Ground":
+        config = plan.config
+        test = _scores(plan, found, "test")
+        chosen = [found[evaluated.chosen.key].json("chosen.json") for evaluated in plan.evaluated]
+        broken = {(number, place) for number, of in enumerate(chosen) for place in of["broken"]}
+        return cls(
+            plan,
+            found,
+            values=list(config.values),
+            validation=_scores(plan, found, "validation"),
+            test=test,
+            draws=resamples(len(next(iter(test.values()))), config.evaluation.resamples, config.seed),
+            box=common_box([np.array([score.mean(axis=0) for score in _sound(test, broken).values()])]),
+            chosen=chosen,
+            broken=broken,
+            searches=[_search(evaluated, found) for evaluated in plan.evaluated],
+        )
+
+    @property
+    def level(self) -> float:
+        return self.plan.config.evaluation.level
+
+    def stacks(self) -> Iterator[tuple[int, Stack, Evaluated, dict[str, Any] | None]]:
+        """Go through the stacks, each with its number, evaluation and search."""
+        return zip(range(len(self.searches)), self.plan.stacks, self.plan.evaluated, self.searches, strict=True)
+
+    def frontier(self, number: int, method: str) -> list[int]:
+        """Return the places of a method's validation frontier, in order."""
+        return sorted(set(self.chosen[number]["frontier"][method]))
 
 
 def build_results(plan: Plan, found: Found) -> dict[str, Any]:
@@ -52,101 +97,101 @@ def build_results(plan: Plan, found: Found) -> dict[str, Any]:
         plan: Of the run.
         found: Every artifact by its node's key.
     """
-    config, level = plan.config, plan.config.evaluation.level
-    names = list(config.values)
-    validation = _scores(plan, found, "validation")
-    test = _scores(plan, found, "test")
-    draws = resamples(len(next(iter(test.values()))), config.evaluation.resamples, config.seed)
-    searches = [_search(evaluated, found) for evaluated in plan.evaluated]
-    # A candidate whose text is broken sets neither the box nor anyone's chance of being on the frontier.
-    broken = _broken(plan, found)
-    whole = {key: score for key, score in test.items() if key not in broken} or test
-    pooled = np.array([score.mean(axis=0) for score in whole.values()])
-    box = common_box([pooled])
-    reference, best = box
-    left = {(number, int(place)) for number, of in enumerate(searches) if of for place in of["left"]}
-    comparable = _scores(plan, found, "validation", whole=True) if any(searches) else validation
-    overall = _overall({key: score for key, score in comparable.items() if key not in broken | left})
-    probability = dict(zip(whole, frontier_probability(np.stack(list(whole.values())), draws).tolist(), strict=True))
-    estimates = {
-        part: _estimates(scores, names, partial(resamples, times=config.evaluation.resamples, seed=config.seed), level)
-        for part, scores in (("validation", validation), ("test", test))
-    }
-    truth = _truth(plan, found)
-
-    rows: list[dict[str, Any]] = []
-    methods: dict[str, Any] = {}
-    frontiers: dict[str, NDArray[np.float64]] = {}
-    for number, (stack, evaluated, searched) in enumerate(zip(plan.stacks, plan.evaluated, searches, strict=True)):
-        chosen = found[evaluated.chosen.key].json("chosen.json")
-        quality = found[evaluated.quality.key].json("quality.json")
-        asked = len(load_prompts(found[evaluated.validation.prompts.key]))
-        for method, places in stack.methods.items():
-            own = set(chosen["frontier"][method])
-            for place, candidate in zip(places, stack.offered[method], strict=True):
-                key = (number, place)
-                if key not in validation:
-                    continue  # never measured
-                rows.append(
-                    {
-                        "id": candidate_id(method, candidate),
-                        "method": method,
-                        "weights": candidate.weights,
-                        "outside_simplex": _outside(candidate),
-                        "validation": estimates["validation"][key],
-                        "test": estimates["test"].get(key),
-                        "truth": truth.get(key),
-                        "quality": quality.get(str(place)),
-                        "on_frontier": place in own,
-                        "on_overall_frontier": overall.get(key, False),
-                        "frontier_probability": probability.get(key),
-                        "prompts": asked if searched is None else searched["prompts"][str(place)],
-                        **({} if searched is None else _searched(searched, stack, place, names, level)),
-                    }
-                )
-            volume = Interval(0.0, 0.0, 0.0)  # no candidate above the fluency bound
-            if own:
-                frontiers[method] = np.stack([test[(number, place)] for place in sorted(own)])
-                volume = hypervolume_interval(frontiers[method], draws, reference, best, level)
-            methods[method] = {
-                "title": _title(plan, method),
-                "hypervolume": volume._asdict(),
-                **_cost(plan, found, method, evaluated, len(places) / len(stack.candidates), searched),
-                "frontier_points": len(own),
-                "composition_error": _composition_error(stack, found),
-                "optimism": _optimism(number, sorted(own), validation, test, searched, box, names, level),
-                **({} if searched is None else {"search": searched["methods"][method]}),
-            }
-    difference = partial(hypervolume_difference, draws=draws, reference=reference, best=best, level=level)
-    order = [BASE, *(entry.name for entry in config.methods)]
-    rows.sort(key=lambda row: order.index(row["method"]))
+    ground = _Ground.of(plan, found)
+    order = [BASE, *(entry.name for entry in plan.config.methods)]
+    frontiers = _frontiers(ground)
+    methods = _methods(ground, frontiers)
     return {
         "schema": SCHEMA,
-        "values": names,
-        "seed": config.seed,
+        "values": ground.values,
+        "seed": plan.config.seed,
         **generator(plan, found),
-        "reward_models": {value: _reward_model(plan, found, value) for value in plan.rewards},
-        "filters": _filters(plan, found),
-        "candidates": rows,
+        "reward_models": accounts.reward_models(plan, found),
+        "filters": accounts.filters(plan, found),
+        "candidates": sorted(_candidates(ground), key=lambda row: order.index(row["method"])),
         "methods": {name: methods[name] for name in order},
-        "trainings": {
-            method: {name: found[node.key].json("summary.json") for name, node in recipe.trainings.items()}
-            for method, recipe in plan.recipes.items()
-        },
-        "expansions": {
-            method: {name: _expansion(found[node.key]) for name, node in recipe.expansions.items()}
-            for method, recipe in plan.recipes.items()
-            if recipe.expansions
-        },
-        "geometry": {name: _geometry(found[node.key]) for name, node in plan.geometry.items()},
+        "trainings": accounts.trainings(plan, found),
+        "expansions": accounts.expansions(plan, found),
+        "geometry": accounts.geometry(plan, found),
         **diagnosed(plan, found),
-        "differences": [
-            {"first": first, "second": second, **difference(frontiers[first], frontiers[second])._asdict()}
-            for first, second in combinations([name for name in order if name in frontiers], 2)
-        ],
-        "reference_point": dict(zip(names, reference.tolist(), strict=True)),
-        "best_point": dict(zip(names, best.tolist(), strict=True)),
+        "differences": _differences(ground, {name: frontiers[name] for name in order if name in frontiers}),
+        "reference_point": dict(zip(ground.values, ground.box.reference.tolist(), strict=True)),
+        "best_point": dict(zip(ground.values, ground.box.best.tolist(), strict=True)),
     }
+
+
+def _candidates(ground: _Ground) -> Iterator[dict[str, Any]]:
+    """Yield a row for every candidate that was measured, in the order of the stacks."""
+    estimates = {part: _estimates(ground, part) for part in ("validation", "test")}
+    truth, overall, probability = _truth(ground.plan, ground.found), _overall(ground), _probability(ground)
+    for number, stack, evaluated, searched in ground.stacks():
+        quality = ground.found[evaluated.quality.key].json("quality.json")
+        asked = len(load_prompts(ground.found[evaluated.validation.prompts.key]))
+        for method, places in stack.methods.items():
+            own = ground.frontier(number, method)
+            for place, candidate in zip(places, stack.offered[method], strict=True):
+                key = (number, place)
+                if key not in ground.validation:
+                    continue  # never measured
+                yield {
+                    "id": candidate_id(method, candidate),
+                    "method": method,
+                    "weights": candidate.weights,
+                    "outside_simplex": _outside(candidate),
+                    "validation": estimates["validation"][key],
+                    "test": estimates["test"].get(key),
+                    "truth": truth.get(key),
+                    "quality": quality.get(str(place)),
+                    "on_frontier": place in own,
+                    "on_overall_frontier": overall.get(key, False),
+                    "frontier_probability": probability.get(key),
+                    "prompts": asked if searched is None else searched["prompts"][str(place)],
+                    **({} if searched is None else _searched(searched, stack, place, ground.values, ground.level)),
+                }
+
+
+def _frontiers(ground: _Ground) -> dict[str, NDArray[np.float64]]:
+    """Return the (K, P, n) test scores of each method's frontier, without methods that have none."""
+    return {
+        method: np.stack([ground.test[(number, place)] for place in own])
+        for number, stack, _, _ in ground.stacks()
+        for method in stack.methods
+        if (own := ground.frontier(number, method))
+    }
+
+
+def _methods(ground: _Ground, frontiers: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Return what each method reached and what it cost."""
+    titles = {entry.name: entry.title for entry in ground.plan.config.methods}
+    methods: dict[str, Any] = {}
+    for number, stack, evaluated, searched in ground.stacks():
+        for method, places in stack.methods.items():
+            own = ground.frontier(number, method)
+            volume = Interval(0.0, 0.0, 0.0)  # no candidate above the fluency bound
+            if own:
+                volume = hypervolume_interval(frontiers[method], ground.draws, *ground.box, ground.level)
+            share = len(places) / len(stack.candidates)
+            methods[method] = {
+                "title": titles.get(method, "Base model"),
+                "hypervolume": volume._asdict(),
+                **accounts.cost(ground.plan, ground.found, method, evaluated, share, searched),
+                "frontier_points": len(own),
+                "composition_error": accounts.composition_error(stack, ground.found),
+                "optimism": _optimism(ground, number, own),
+                **({} if searched is None else {"search": searched["methods"][method]}),
+            }
+    return methods
+
+
+def _differences(ground: _Ground, frontiers: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
+    """Return the difference in hypervolume of every two methods, averaged over the same resamples."""
+    found = {
+        (first, second): hypervolume_difference(
+            frontiers[first], frontiers[second], ground.draws, *ground.box, ground.level
+        )
+        for first, second in combinations(frontiers, 2)
+    }
+    return [{"first": first, "second": second, **of._asdict()} for (first, second), of in found.items()]
 
 
 def candidate_id(method: str, candidate: Candidate) -> str:
@@ -176,15 +221,6 @@ def _scores(plan: Plan, found: Found, part: str, *, whole: bool = False) -> Scor
     return scores
 
 
-def _broken(plan: Plan, found: Found) -> set[tuple[int, int]]:
-    """Return the candidates whose validation fluency is below the bound."""
-    return {
-        (number, place)
-        for number, evaluated in enumerate(plan.evaluated)
-        for place in found[evaluated.chosen.key].json("chosen.json")["broken"]
-    }
-
-
 def _search(evaluated: Evaluated, found: Found) -> dict[str, Any] | None:
     """Return what the search of a stack wrote, None where there was none."""
     return found[evaluated.chosen.key].json("search.json") if evaluated.searched else None
@@ -211,8 +247,27 @@ def _name(stack: Stack, place: int) -> str:
     return candidate_id(method, stack.offered[method][at])
 
 
-def _overall(scores: Scores) -> dict[tuple[int, int], bool]:
-    """Return which candidates no other one dominates, by means over the prompts that all of them answered."""
+def _sound(test: Scores, broken: set[tuple[int, int]]) -> Scores:
+    """Return the scores without candidates whose text is broken, which set neither the box nor anyone's chance."""
+    return {key: score for key, score in test.items() if key not in broken} or test
+
+
+def _probability(ground: _Ground) -> dict[tuple[int, int], float]:
+    """Return each sound candidate's chance of being on the frontier of all of them."""
+    sound = _sound(ground.test, ground.broken)
+    return dict(zip(sound, frontier_probability(np.stack(list(sound.values())), ground.draws).tolist(), strict=True))
+
+
+def _overall(ground: _Ground) -> dict[tuple[int, int], bool]:
+    """Return which candidates no other one dominates, by means over the validation prompts that all of them answered.
+
+    Neither broken ones are among them nor those that a search left.
+    """
+    left = {(number, int(place)) for number, of in enumerate(ground.searches) if of for place in of["left"]}
+    scores = ground.validation
+    if any(ground.searches):
+        scores = _scores(ground.plan, ground.found, "validation", whole=True)
+    scores = {key: score for key, score in scores.items() if key not in ground.broken | left}
     if not scores:
         return {}
     table = np.stack(list(scores.values()))
@@ -222,19 +277,20 @@ def _overall(scores: Scores) -> dict[tuple[int, int], bool]:
     return dict(zip(scores, pareto(np.stack(means, axis=1)).tolist(), strict=True))
 
 
-def _estimates(
-    scores: Scores, names: list[str], draw: Callable[[int], NDArray[np.int64]], level: float
-) -> dict[tuple[int, int], dict[str, dict[str, float]]]:
+def _estimates(ground: _Ground, part: str) -> dict[tuple[int, int], dict[str, dict[str, float]]]:
     """Return the mean of each candidate and value with its interval, over the prompts that the candidate answered."""
+    scores: Scores = getattr(ground, part)
+    config = ground.plan.config
     found: dict[tuple[int, int], dict[str, dict[str, float]]] = {key: {} for key in scores}
-    for column, name in enumerate(names):
+    for column, name in enumerate(ground.values):
         alike: dict[bytes, list[tuple[int, int]]] = {}
         for key, score in scores.items():
             alike.setdefault(np.isfinite(score[:, column]).tobytes(), []).append(key)
         for keys in alike.values():
             table = np.stack([scores[key][:, column] for key in keys])
             asked = table[:, np.isfinite(table[0]), None]
-            intervals = mean_intervals(asked, draw(asked.shape[1]), level)
+            draws = resamples(asked.shape[1], config.evaluation.resamples, config.seed)
+            intervals = mean_intervals(asked, draws, ground.level)
             for row, key in enumerate(keys):
                 found[key][name] = {
                     part: float(of[row, 0])
@@ -254,104 +310,14 @@ def _truth(plan: Plan, found: Found) -> dict[tuple[int, int], dict[str, float]]:
     return means
 
 
-def _optimism(
-    number: int,
-    places: list[int],
-    validation: Scores,
-    test: Scores,
-    searched: Mapping[str, Any] | None,
-    box: Box,
-    names: list[str],
-    level: float,
-) -> dict[str, Any] | None:
+def _optimism(ground: _Ground, number: int, places: list[int]) -> dict[str, Any] | None:
     """Return how a frontier scores by the figures that chose it, which a search has smoothed, and on test."""
     if not places:
         return None
-    tested = np.stack([test[(number, place)] for place in places])
+    tested = np.stack([ground.test[(number, place)] for place in places])
+    searched = ground.searches[number]
     if searched is not None:
         smoothed = [searched["smoothed"][str(place)]["mean"] for place in places]
-        return selection_optimism(smoothed, None, tested, box, names, level)
-    measured = np.stack([validation[(number, place)] for place in places])
-    return selection_optimism(measured.mean(axis=1), measured, tested, box, names, level)
-
-
-def _title(plan: Plan, method: str) -> str:
-    return next((entry.title for entry in plan.config.methods if entry.name == method), "Base model")
-
-
-def _cost(
-    plan: Plan, found: Found, method: str, evaluated: Evaluated, share: float, searched: Mapping[str, Any] | None
-) -> dict[str, float | int]:
-    """Return what a method takes on its own; of an evaluation shared with others, the share of its candidates."""
-    recipe = plan.recipes.get(method, Recipe())
-    trainings = {node.key: found[node.key] for node in recipe.trainings.values()}
-    # Log-probabilities under trained policies, for references and margins, and other compositions than the linear one.
-    prepared = [
-        node
-        for node in topological([*recipe.trainings.values(), *recipe.vectors.values()])
-        if node.stage.name == "compose" or (node.stage.name == "reference" and node.inputs["policy"] is not None)
-    ]
-    # Rollouts, rewriting and scoring of prompt expansion; what every method shares is not counted.
-    steps = [node for node in topological(recipe.expansions.values()) if node.stage.name in EXPANSION_STEPS]
-    shares = {"validation": share, "test": share}
-    if searched is not None:  # of a search, the share of the answers that it asked of the method's candidates
-        shares["validation"] = searched["methods"][method]["answers"] / sum(searched["prompts"].values())
-    evaluation = [
-        (shares[part], node)
-        for part, measured in (("validation", evaluated.validation), ("test", evaluated.test))
-        for node in {node.key: node for node in (measured.answers, *measured.scores.values())}.values()
-    ]
-    return {
-        "trainings": len(trainings),
-        "trained_pairs": sum(artifact.json("summary.json")["pairs"] for artifact in trainings.values()),
-        "train_seconds": sum(artifact.seconds for artifact in trainings.values())
-        + sum(found[node.key].seconds for node in prepared),
-        "expand_seconds": sum(found[node.key].seconds for node in steps),
-        "evaluate_seconds": sum(part * found[node.key].seconds for part, node in evaluation),
-    }
-
-
-def _composition_error(stack: Stack, found: Found) -> float | None:
-    """Return the largest relative error that a cut of composed adapters made, None where nothing was composed."""
-    composed = [found[node.key] for node in stack.vectors.values() if node.stage.name == "compose"]
-    return max((artifact.json("summary.json")["relative_error"] for artifact in composed), default=None)
-
-
-def _reward_model(plan: Plan, found: Found, value: str) -> dict[str, Any]:
-    report = found[plan.rewards[value].key].json("report.json")
-    return {
-        "validation_accuracy": report["validation_accuracy"],
-        "validation_pairs": report["validation_pairs"],
-        "pairs": report["pairs"],
-    }
-
-
-def _filters(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
-    kept = ("tau", "pairs", "kept", "flipped", "undefined")
-    return {
-        method: {
-            dataset: {key: found[node.key].json("summary.json")[key] for key in kept}
-            for dataset, node in recipe.filters.items()
-        }
-        for method, recipe in plan.recipes.items()
-        if recipe.filters
-    }
-
-
-def _expansion(expansion: Artifact) -> dict[str, float]:
-    """Return the counts of each step, and the share of prompts that pass every value in N rollouts, by kind."""
-    content = expansion.json("expansion.json")
-    last = [row for row in content["profile"] if row["value"] == "joint" and row["n"] == content["rollouts"]]
-    return {**content["counts"], **{f"joint pass@N, {row['prompts']}": row["pass"] for row in last}}
-
-
-def _geometry(geometry: Artifact) -> dict[str, float | None]:
-    """Return mean cosine and distance over the pairs of vectors, and the HSIC summed over layers and pairs."""
-    rows = [row for row in geometry.json("geometry.json") if row["layer"] == ""]
-    cosines = [row["cosine"] for row in rows if row["cosine"] is not None]
-    dependence = [row["hsic"] for row in geometry.json("hsic.json")]
-    return {
-        "cosine": float(np.mean(cosines)) if cosines else None,
-        "l2": float(np.mean([row["l2"] for row in rows])),
-        "hsic": float(np.sum(dependence)) if dependence else None,
-    }
+        return selection_optimism(smoothed, None, tested, ground.box, ground.values, ground.level)
+    measured = np.stack([ground.validation[(number, place)] for place in places])
+    return selection_optimism(measured.mean(axis=1), measured, tested, ground.box, ground.values, ground.level)

@@ -7,15 +7,12 @@ one would be worse than none.
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
+
+from valuesoup.pipeline.written import Part, fault_of
 
 
-class _Part(BaseModel):
-    # Keys that a later version adds do no harm; a number in quotes does.
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Estimate(_Part):
+class _Estimate(Part):
     mean: float
     low: float | None
     high: float | None
@@ -27,13 +24,13 @@ class _Estimate(_Part):
         return self
 
 
-class _Volume(_Part):
+class _Volume(Part):
     value: float
     low: float | None
     high: float | None
 
 
-class _Quality(_Part):
+class _Quality(Part):
     fluency: float | None = None
     kl: float | None = None
     tokens: float | None = None
@@ -44,7 +41,7 @@ class _Quality(_Part):
     distinct_2: float | None = None
 
 
-class _Candidate(_Part):
+class _Candidate(Part):
     id: str = Field(min_length=1)
     method: str = Field(min_length=1)
     weights: dict[str, float] | None
@@ -60,13 +57,13 @@ class _Candidate(_Part):
     smoothed: dict[str, _Estimate] | None = None
 
 
-class _Optimism(_Part):
+class _Optimism(Part):
     drop: dict[str, _Estimate]
     validation: float
     test: float
 
 
-class _Search(_Part):
+class _Search(Part):
     candidates: int
     measured: int
     left: int
@@ -75,7 +72,7 @@ class _Search(_Part):
     kept: float | None
 
 
-class _Method(_Part):
+class _Method(Part):
     title: str
     hypervolume: _Volume | None
     frontier_points: NonNegativeInt
@@ -89,13 +86,13 @@ class _Method(_Part):
     search: _Search | None = None
 
 
-class _RewardModel(_Part):
+class _RewardModel(Part):
     validation_accuracy: float | None
     validation_pairs: NonNegativeInt | None = None
     pairs: NonNegativeInt | None
 
 
-class _Filter(_Part):
+class _Filter(Part):
     tau: float | None
     pairs: NonNegativeInt
     kept: NonNegativeInt
@@ -103,13 +100,13 @@ class _Filter(_Part):
     undefined: NonNegativeInt
 
 
-class _Geometry(_Part):
+class _Geometry(Part):
     cosine: float | None
     l2: float | None
     hsic: float | None
 
 
-class _Cosine(_Part):
+class _Cosine(Part):
     first: str
     second: str
     cosine: float | None
@@ -118,19 +115,19 @@ class _Cosine(_Part):
     ceiling: float
 
 
-class _Conflict(_Part):
+class _Conflict(Part):
     pairs: dict[str, NonNegativeInt]
     between: list[_Cosine]
 
 
-class _Rung(_Part):
+class _Rung(Part):
     weight: float
     loss: float
     gap: _Estimate
     predicted: float
 
 
-class _Path(_Part):
+class _Path(Part):
     first: str
     second: str
     squared_distance: float
@@ -138,12 +135,12 @@ class _Path(_Part):
     ladder: list[_Rung]
 
 
-class _Connectivity(_Part):
+class _Connectivity(Part):
     pairs: dict[str, NonNegativeInt]
     paths: list[_Path]
 
 
-class _Correlation(_Part):
+class _Correlation(Part):
     over: str
     dataset: str | None
     first: str
@@ -154,7 +151,7 @@ class _Correlation(_Part):
     high: float | None
 
 
-class _Difference(_Part):
+class _Difference(Part):
     first: str
     second: str
     value: float
@@ -162,7 +159,7 @@ class _Difference(_Part):
     high: float
 
 
-class _Results(_Part):
+class _Results(Part):
     schema_: Literal[1] = Field(alias="schema")
     values: list[str] = Field(min_length=1)
     seed: NonNegativeInt
@@ -170,15 +167,15 @@ class _Results(_Part):
     methods: dict[str, _Method]
     reference_point: dict[str, float]
     best_point: dict[str, float]
-    reward_models: dict[str, _RewardModel] = {}
+    reward_models: dict[str, _RewardModel] = Field(default={})
     filters: dict[str, dict[str, _Filter]]
-    trainings: dict[str, dict[str, dict[str, Any]]] = {}
+    trainings: dict[str, dict[str, dict[str, Any]]] = Field(default={})
     expansions: dict[str, dict[str, dict[str, float]]]
     geometry: dict[str, _Geometry]
-    conflict: dict[str, _Conflict] = {}
-    connectivity: dict[str, _Connectivity] = {}
-    correlation: list[_Correlation] = []
-    differences: list[_Difference] = []
+    conflict: dict[str, _Conflict] = Field(default={})
+    connectivity: dict[str, _Connectivity] = Field(default={})
+    correlation: list[_Correlation] = Field(default=[])
+    differences: list[_Difference] = Field(default=[])
 
     @model_validator(mode="after")
     def _belongs(self) -> Self:
@@ -223,13 +220,4 @@ def results_fault(content: Mapping[str, Any]) -> str | None:
     Args:
         content: The parsed file.
     """
-    try:
-        _Results.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        return f"{key}: {said[0].lower()}{said[1:]}" if key else said
-    except UnicodeEncodeError:
-        return "a name is not valid Unicode"
-    return None
+    return fault_of(_Results, content)

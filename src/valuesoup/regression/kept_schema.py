@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from valuesoup.pipeline.plan import BASE
+from valuesoup.pipeline.written import Part, fault_of
 
 LARGEST = 700.0
 """Greatest logarithm of a ratio, of either sign: e to more is no number of a computer."""
@@ -14,12 +15,7 @@ LARGEST = 700.0
 Name = Annotated[str, Field(min_length=1)]
 
 
-class _Part(BaseModel):
-    # Keys that a later version adds do no harm; a number in quotes does.
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Change(_Part):
+class _Change(Part):
     mean: float = Field(ge=-LARGEST, le=LARGEST)
     low: float | None = Field(ge=-LARGEST, le=LARGEST)
     high: float | None = Field(ge=-LARGEST, le=LARGEST)
@@ -33,7 +29,7 @@ class _Change(_Part):
         return self
 
 
-class _Policy(_Part):
+class _Policy(Part):
     id: Name
     method: Name
     method_title: str
@@ -49,7 +45,7 @@ class _Measured(_Policy):
     bits: _Change | None = None
 
 
-class _Text(_Part):
+class _Text(Part):
     name: Name
     key: Name
     documents: PositiveInt
@@ -97,7 +93,7 @@ class _Text(_Part):
             raise ValueError(f"the {name} of '{row.id}' is not what its nats make")
 
 
-class _Metric(_Part):
+class _Metric(Part):
     model_config = ConfigDict(extra="forbid")
 
     value: float
@@ -105,7 +101,7 @@ class _Metric(_Part):
     higher_is_better: bool | None = None
 
 
-class _Command(_Part):
+class _Command(Part):
     command: Name
     policies: list[_Policy]
     metrics: dict[str, dict[str, _Metric]]
@@ -116,7 +112,7 @@ class _Command(_Part):
         return self
 
 
-class _Content(_Part):
+class _Content(Part):
     schema_: Literal[1] = Field(alias="schema")
     level: float = Field(gt=0, lt=1)
     texts: list[_Text]
@@ -146,16 +142,7 @@ def kept_fault(content: Any) -> str | None:
     Args:
         content: The parsed file.
     """
-    try:
-        _Content.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        return f"{key}: {said[0].lower()}{said[1:]}" if key else said
-    except UnicodeEncodeError:
-        return "a name is not valid Unicode"
-    return None
+    return fault_of(_Content, content)
 
 
 def strange(content: Mapping[str, Any], keys: Mapping[str, str], candidates: Sequence[Mapping[str, Any]]) -> str | None:

@@ -316,7 +316,8 @@ class Soup(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
-        enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        newer = getattr(self.model, "activation_checkpointing_enable", None)
+        enable = newer or self.model.gradient_checkpointing_enable
         enable({"use_reentrant": False})  # newer transformers warn of the older name
 
     def vector(self, name: str) -> ValueVector:

@@ -12,7 +12,7 @@ from valuesoup.training.checkpoints import save_state
 
 if TYPE_CHECKING:
     from valuesoup.store.progress import Task
-    from valuesoup.training.trainer import PreferenceTrainer
+    from valuesoup.training.preference import PreferenceTrainer
 
 
 class Flow(TrainerCallback):

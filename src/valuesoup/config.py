@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from valuesoup.endpoint import GenerationServer
-from valuesoup.errors import UserError, did_you_mean
+from valuesoup.errors import UserError, did_you_mean, first_fault
 from valuesoup.methods import COMPARED, Expanded, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.methods.compositions import CompositionChoice

@@ -146,5 +146,5 @@ def test_no_run_and_a_damaged_one_are_named(tmp_path: Path, demo_run: tuple[Path
     with pytest.raises(UserError, match=r"a study over seeds; export from one of its runs, such as .*seed-3\."):
         open_for_export(tmp_path / "study")
     next(copy.glob("artifacts/train-*/adapter/adapter_model.safetensors")).write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"lacks train-\w+; `valuesoup run .* makes it again"):
+    with pytest.raises(UserError, match=r"holds a damaged train-\w+ \(.*\); `valuesoup run .* makes it again"):
         open_for_export(copy)

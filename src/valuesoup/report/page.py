@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from valuesoup.pipeline.run import PAGE
 from valuesoup.report import tables
 from valuesoup.report.expansions import expansions_table
 from valuesoup.report.judge_text import judges_table, winrates_table
@@ -20,20 +21,28 @@ from valuesoup.report.panel import panel
 from valuesoup.report.regression import checked_tables, cost_sentence
 from valuesoup.report.static import VEGALITE, standing, write_files
 from valuesoup.report.summary import summarise, summarise_gaps
+from valuesoup.store import write_atomic
 
 if TYPE_CHECKING:
     from valuesoup.report.figures import Figure, Table
 
+FIGURES = "figures"
+"""Folder of the figures of a page that has a folder to itself."""
+
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure on the page: its specification and drawing, or, where data are missing, the sentence in its place."""
+    """A figure on the page: its specification and drawing, or, where data are missing, the sentence in its place.
+
+    ``folder`` is where its files lie, beside the page.
+    """
 
     name: str
     title: str
     caption: str
     spec: dict[str, Any] | None
     standing: str = ""
+    folder: str = FIGURES
 
 
 def write_report(data: ReportData, out: Path) -> Path:
@@ -60,7 +69,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     }
     sections = {name: draw(part, data, out) for name, part in parts.items()}
     told = panel(data)
-    page = out / "report.html"
+    page = out / PAGE
     summary = [*summarise(data), *cost_sentence(data.checked)]
     return write_page("report.html.j2", data, page, summary, sections, told, optimism=f.optimism_table(data))
 
@@ -81,9 +90,16 @@ def write_audit(data: ReportData, out: Path) -> Path:
     return write_page("audit.html.j2", data, out / "audit.html", summarise_gaps(data), sections)
 
 
-def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn]:
-    """Write each figure that has data to ``out/figures`` as PNG, SVG and CSV, and return what the page shows of it."""
-    folder = out / "figures"
+def draw(figures: "Sequence[Figure]", data: ReportData, out: Path, within: str = FIGURES) -> list[Drawn]:
+    """Write each figure that has data to ``out/figures`` as PNG, SVG and CSV, and return what the page shows of it.
+
+    Args:
+        figures: To draw.
+        data: What they show.
+        out: The folder of the page.
+        within: Name of the figures' own folder in it.
+    """
+    folder = out / within
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for figure in figures:
@@ -92,7 +108,7 @@ def draw(figures: "Sequence[Figure]", data: ReportData, out: Path) -> list[Drawn
             spec = specified(figure, data, table)
             printed = write_files(figure.name, spec, table.rows, table.headings, folder)
             caption, drawing = figure.caption(data, table), standing(figure.name, spec, printed)
-            drawn.append(Drawn(figure.name, figure.title, caption, spec, drawing))
+            drawn.append(Drawn(figure.name, figure.title, caption, spec, drawing, within))
         elif figure.missing:
             drawn.append(Drawn(figure.name, figure.title, figure.missing, None))
     return drawn
@@ -192,5 +208,5 @@ def write_page(
         theme=embedded_json(PAGE_THEME),
         **more,
     )
-    path.write_text(html, encoding="utf-8")
+    write_atomic(path, html)
     return path

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from valuesoup.report.look import PAGE_THEME, STATIC_THEME
+from valuesoup.store import write_atomic
 
 VEGALITE = "6.4"
 COLUMN = 430
@@ -45,13 +47,13 @@ def write_files(
         The SVG.
     """
     svg = _renamed(_svg(_paper(spec), STATIC_THEME))
-    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / f"{name}.png").write_bytes(_png(svg))
     fields = list(dict.fromkeys(key for row in rows for key in row))
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(headings.get(key, key) for key in fields)
-        writer.writerows([row.get(key) for key in fields] for row in rows)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(headings.get(key, key) for key in fields)
+    writer.writerows([row.get(key) for key in fields] for row in rows)
+    for kind, content in (("svg", svg), ("png", _png(svg)), ("csv", table.getvalue())):
+        write_atomic(folder / f"{name}.{kind}", content)
     return svg
 
 

@@ -19,7 +19,7 @@ from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, has_file, open_run
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.pipeline.serving import plain_name as plain_name
 from valuesoup.pipeline.study import seed_folders
-from valuesoup.store import hash_path, topological
+from valuesoup.store import Artifact, hash_path, topological
 
 SAME = 1e-9
 """Weights that differ by less are the same."""
@@ -78,8 +78,8 @@ def open_trained(run: str | Path | Finished) -> Finished:
     _refuse_changed_base(folder)
     plan = make_plan(load_config(folder / CONFIG))
     store = open_store(folder)
-    found = {node.key: store.find(node) for node in topological(plan.targets()) if store.is_done(node)}
-    artifacts = {key: artifact for key, artifact in found.items() if artifact is not None}
+    found = {node.key: store.look(node) for node in topological(plan.targets())}
+    artifacts = {key: artifact for key, artifact in found.items() if isinstance(artifact, Artifact)}
     needed = [node for stack in plan.stacks for node in stack.vectors.values()]
     missing = [node for node in (plan.split, *needed) if node.key not in artifacts]
     if missing:

@@ -205,9 +205,22 @@ def test_audit_of_transcripts_takes_functions_as_rewards(tmp_path: Path) -> None
     assert "helpful" in out
     assert (tmp_path / "audit" / "audit.html").is_file()
     assert mistake(tmp_path, "audit", "hh.jsonl", rewards[0]).startswith(
-        "an audit compares at least two values, and there is 1: give --rewards NAME=MODEL for each"
+        "an audit compares values with each other: it needs the rewards of two values or more and has only that of "
+        "helpful; give --rewards NAME=MODEL for each, or data with the columns"
     )
-    assert mistake(tmp_path, "audit", "hh.jsonl").startswith("an audit compares at least two values, and there are 0")
+    assert "two values or more and has none; give --rewards" in mistake(tmp_path, "audit", "hh.jsonl")
+
+
+def test_an_audit_says_that_a_reward_gives_every_pair_the_same_gap(tmp_path: Path) -> None:
+    rows = scored_rows(40, ("kind", "wise"))
+    for place, row in enumerate(rows):  # scores differ from pair to pair, and gaps do not
+        row |= {"chosen_score/wise": place + 1.0, "rejected_score/wise": float(place)}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, errors = valuesoup(tmp_path, "audit", "rows.jsonl", "--show", "0")
+    assert code == 0 and errors == ""
+    said = "rows: the reward of wise gives every pair the same gap, so it tells no pair from another"
+    assert said in out and "nan" not in out
+    assert said in (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

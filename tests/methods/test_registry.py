@@ -243,3 +243,17 @@ def test_a_method_is_made_by_its_decorator() -> None:
         return Method(weights=Simplex(steps=steps))
 
     assert mine.build({"steps": "5"}).weights == Simplex(steps=5)
+
+
+def test_a_preset_is_called_like_the_function_that_it_was_made_of() -> None:
+    @method("fine", title="Fine", paper="none")
+    def fine(steps: int, tau: float = 0.5) -> Method:
+        return Method(pairs=Consistent(tau=tau), objective=Independent(), weights=Simplex(steps=steps))
+
+    assert fine(steps=4) == fine.build({"steps": 4})
+    assert fine(steps=4, tau=0.2).pairs == Consistent(tau=0.2)
+    with pytest.raises(UserError, match="has no setting 'step'; did you mean 'steps'"):
+        fine(step=4)
+    with pytest.raises(ValidationError, match="steps"):
+        fine()
+    assert preset("soup")() == preset("soup").build({})

@@ -96,6 +96,20 @@ def test_a_study_and_its_copy_differ_by_nothing_whatever_the_number_of_values(tm
     assert found["settings"] == [] and found["rewards_differ"] == []
 
 
+@pytest.mark.parametrize(("apart", "identical"), [(0.0, True), (1e-6, True), (0.01, False)])
+def test_frontiers_are_identical_but_for_rounding_even_with_one_seed(
+    tmp_path: Path, apart: float, identical: bool
+) -> None:
+    second = {"mix": [[2.0, 1.0 + apart], [1.0, 2.0]]}
+    found = compare(*studies(tmp_path, {0: LONG}, {0: second}))
+    assert of(found["differences"], method="mix")["identical"] is identical
+    assert of(found["differences"], method="base")["identical"] is True
+    fewer = compare(*studies(tmp_path / "fewer", {0: LONG, 1: LONG}, {0: LONG, 1: SHORT}))
+    assert of(fewer["differences"], method="mix")["identical"] is False
+    other = compare(*studies(tmp_path / "other", {0: LONG}, {1: LONG}))
+    assert of(other["differences"], method="mix")["identical"] is False, "other seeds, other trainings"
+
+
 def test_only_the_settings_that_differ_are_listed(tmp_path: Path) -> None:
     changed = {"methods": ["soup", {"preset": "vc-soup", "tau": 0.5}], "training": {"rank": 8}, "title": "Other"}
     found = compare(*studies(tmp_path, {0: LONG}, {0: LONG}, **changed))
@@ -216,7 +230,7 @@ def test_a_run_and_its_copy_are_paired_by_prompt_and_differ_by_nothing(
     assert found["reference_point"] == pytest.approx(results["reference_point"])
     assert len(found["differences"]) == len(results["methods"])
     for row in found["differences"]:
-        assert (row["value"], row["low"], row["high"], row["paired"]) == (0, 0, 0, "prompt")
+        assert (row["value"], row["low"], row["high"], row["paired"], row["identical"]) == (0, 0, 0, "prompt", True)
     for row in found["methods"]:  # its own box is the common one, so only the draws are others
         volume = results["methods"][row["method"]]["hypervolume"]
         assert row["hypervolume"]["mean"] == pytest.approx(volume["value"])
@@ -243,11 +257,17 @@ def test_the_command_prints_the_tables_and_writes_a_page_with_its_figures(
     done = tiny_run.valuesoup(tmp_path / "cache", "compare", demo_run[0], copied, "--out", page)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    for text in ("Methods in one box", "run − copy", "by prompt (24)", "no difference", f"comparison: {page}"):
+    for text in (
+        "Methods in one box",
+        "run − copy",
+        "by prompt (24)",
+        "run and copy are identical",
+        f"comparison: {page}",
+    ):
         assert text in done.stdout
-    figures = {path.name for path in (page.parent / "figures").iterdir()}
-    assert figures == {f"side-by-side-{name}.{kind}" for name in ("frontiers", "hypervolume") for kind in KINDS}
-    assert "no difference" in page.read_text(encoding="utf-8")
+    figures = {path.name for path in (page.parent / "side-by-side-figures").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in ("frontiers", "hypervolume") for kind in KINDS}
+    assert "run and copy are identical" in page.read_text(encoding="utf-8")
 
 
 def test_a_mistake_of_the_command_is_one_sentence(copied: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from rich.console import Console
@@ -58,9 +59,16 @@ def test_the_page_shows_every_part_whatever_the_number_of_values(tmp_path: Path,
     text = visible(page)
     for part in ("Frontiers", "Hypervolume", "one − two", "training.rank", str(tmp_path / "two")):
         assert part in text
-    for name in ("both-frontiers", "both-hypervolume"):
-        assert (page.parent / "figures" / f"{name}.svg").stat().st_size > 2000
-        assert f"figures/{name}.png" in page.read_text("utf-8")
+    assert {path.name for path in page.parent.iterdir()} == {"both.html", "both-figures"}
+    for name in ("frontiers", "hypervolume"):
+        assert (page.parent / "both-figures" / f"{name}.svg").stat().st_size > 2000
+        assert f'href="both-figures/{name}.png"' in page.read_text("utf-8")
+
+
+def test_links_to_figures_lead_there_whatever_the_name_of_the_page(tmp_path: Path) -> None:
+    page = write_comparison(made(tmp_path), tmp_path / 'a b#"c.html')
+    (link,) = re.findall(r'href="([^"]*frontiers\.csv)"', page.read_text("utf-8"))
+    assert (tmp_path / unquote(link)).is_file()
 
 
 def test_text_of_a_run_cannot_end_the_page(tmp_path: Path) -> None:
@@ -94,20 +102,21 @@ def test_a_line_joins_the_non_dominated_candidates_of_one_method_of_one_run(tmp_
 
 def test_the_csv_names_the_values_not_the_fields(tmp_path: Path) -> None:
     write_comparison(made(tmp_path), tmp_path / "c.html")
-    with (tmp_path / "figures" / "c-frontiers.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "c-figures" / "frontiers.csv").open(encoding="utf-8") as file:
         assert {"run", "method", "clear", "clear low", "kind high"} <= set(next(csv.reader(file)))
 
 
 def difference(**changes: Any) -> dict[str, Any]:
     row = {"method": "mix", "first": "one", "second": "two", "value": 0.1, "low": 0.05, "high": 0.2}
-    return {**row, "paired": "prompt", "common": 24, **changes}
+    return {**row, "paired": "prompt", "common": 24, "identical": False, **changes}
 
 
 def test_what_an_interval_says() -> None:
     assert verdict(difference()) == "clear of zero"
     assert verdict(difference(low=-0.2, high=-0.1)) == "clear of zero"
     assert verdict(difference(low=-0.01)) == "includes zero"
-    assert verdict(difference(low=0, high=0, value=0)) == "no difference"
+    assert verdict(difference(low=-1e-9, high=1e-9, value=0, identical=True)) == "identical"
+    assert verdict(difference(low=None, high=None, identical=True)) == "identical"
     assert verdict(difference(low=None, high=None)) == "unknown: one seed"
 
 
@@ -149,6 +158,19 @@ def test_the_summary_says_what_is_sure_and_cautions_where_rewards_differ(tmp_pat
     assert "Not told apart: Mix, one − two: 0.100 [−0.100, 0.200]." in text
     assert any(sentence.startswith("Unpaired") and "1 of 3 differences" in sentence for sentence in text)
     assert text[-1].startswith("Caution: the rewards of kind")
+
+
+def test_the_summary_says_what_is_identical_and_not_that_it_is_not_told_apart(tmp_path: Path) -> None:
+    compared = made(tmp_path)
+    zero = {"value": 0.0, "low": -1e-9, "high": 1e-9}
+    rows = [difference(**zero, identical=True), difference(method="base", **zero, identical=True)]
+    text = summarise_comparison({**compared, "differences": rows})
+    assert "one and two are identical in every method that both have (2)." in text
+    assert not any("told apart" in sentence for sentence in text)
+    assert "the next that of Mix of two" not in text[0]
+    text = summarise_comparison({**compared, "differences": [rows[0], difference(method="base", low=-0.1)]})
+    assert "Identical in one and two: Mix." in text
+    assert "Not told apart: Base model, one − two: 0.100 [−0.100, 0.200]." in text
 
 
 def test_a_terminal_of_80_columns_loses_no_number(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """The model card: metadata that the hub reads, figures of the run, and no text of anyone's that becomes markup."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 
-from valuesoup.config import DataConfig
+from valuesoup.config import BaseConfig, DataConfig
+from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.run import Finished
 from valuesoup.shipping import Exported, export
-from valuesoup.shipping.card import fenced, plain
+from valuesoup.shipping.card import example_prompt, fenced, plain
 from valuesoup.shipping.origin import Origin, _describe
+from valuesoup.shipping.serving import PROMPT
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,18 @@ def test_it_shows_weights_scores_with_intervals_data_limits_and_the_configuratio
     assert "valuesoup.worlds.errands:pairs" in text
     assert "The reward model of helpful orders" in text
     assert "fluency_bound: 0" in text
+
+
+def test_examples_ask_a_base_made_of_the_data_what_it_knows_and_tell_no_prompt_of_the_data_otherwise(
+    finished: Finished, measured: Exported
+) -> None:
+    asked = example_prompt(finished)
+    split = finished.artifacts[finished.plan.split.key]
+    assert list(asked) in [list(pair.prompt) for pair in load_part(split, "helpful", "validation")]
+    assert asked[-1]["content"] in (measured.folder / "README.md").read_text(encoding="utf-8")
+    config = finished.plan.config
+    other = config.model_copy(update={"base": BaseConfig(model="org/base")})
+    assert example_prompt(replace(finished, plan=replace(finished.plan, config=other))) == PROMPT
 
 
 def test_no_folder_of_this_machine_is_in_the_card(finished: Finished, measured: Exported) -> None:

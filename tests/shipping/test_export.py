@@ -16,9 +16,9 @@ from valuesoup.pipeline.answering import prompt_tokens
 from valuesoup.pipeline.run import Finished, open_run
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.shipping import Exported, check, export
+from valuesoup.shipping.card import example_prompt
 from valuesoup.shipping.choice import open_trained
 from valuesoup.shipping.exporting import _name_revision
-from valuesoup.shipping.serving import PROMPT
 from valuesoup.soup import ValueVector, cut
 from valuesoup.store import Progress
 
@@ -122,7 +122,7 @@ def test_the_code_that_is_shown_asks_an_adapter_by_the_runs_own_settings(
     assert 0 < len(scope["answer"][0]) - scope["inputs"]["input_ids"].shape[1] <= 12
     assert capsys.readouterr().out.strip()
     soup = finished.soup("soup")
-    assert scope["inputs"]["input_ids"][0].tolist() == list(prompt_tokens(soup, {"messages": PROMPT}))
+    assert scope["inputs"]["input_ids"][0].tolist() == list(prompt_tokens(soup, {"messages": example_prompt(finished)}))
 
 
 def test_an_adapter_on_a_revision_names_it_where_peft_looks(adapter: Exported, tmp_path: Path) -> None:

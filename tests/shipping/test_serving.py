@@ -8,7 +8,7 @@ import pytest
 from valuesoup.errors import UserError
 from valuesoup.shipping.exported import Check, ExportedPolicy
 from valuesoup.shipping.origin import Origin
-from valuesoup.shipping.serving import check_served_rank, client_example, serve_command, served_rank
+from valuesoup.shipping.serving import PROMPT, check_served_rank, client_example, serve_command, served_rank
 
 
 def policy(name: str, rank: int) -> ExportedPolicy:
@@ -47,7 +47,7 @@ def test_many_adapters_wait_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_client_is_python_and_asks_as_in_training(chat: bool) -> None:
-    text = client_example("mix-a", chat, 0.7, 64)
+    text = client_example("mix-a", PROMPT, chat, 0.7, 64)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     options = {word.arg: word.value for call in calls for word in call.keywords}
     assert ast.literal_eval(options["model"]) == "mix-a"

@@ -61,6 +61,15 @@ class Preset:
         """Its settings with their defaults; a setting without one is ``inspect.Parameter.empty``."""
         return {name: of.default for name, of in inspect.signature(self.function).parameters.items()}
 
+    def __call__(self, **settings: Any) -> Method:
+        """Return the method for these settings, as a call of the function would, each checked as in a configuration.
+
+        Raises:
+            UserError: As `build`.
+            pydantic.ValidationError: As `build`.
+        """
+        return self.build(settings)
+
     def build(self, arguments: Mapping[str, Any]) -> Method:
         """Return the method for these settings.
 

@@ -85,10 +85,10 @@ def audit(
         shared = [v for v in next(iter(data.values())).score_values if all(v in p.score_values for p in data.values())]
         rewards = {value: ColumnReward(value) for value in shared}
     if len(rewards) < 2:
+        given = f"only that of {next(iter(rewards))}" if rewards else "none"
         raise UserError(
-            f"an audit compares at least two values, and there {'is' if len(rewards) == 1 else 'are'} "
-            f"{len(rewards)}: give --rewards NAME=MODEL for each, or data with the columns chosen_score/NAME and "
-            "rejected_score/NAME."
+            f"an audit compares values with each other: it needs the rewards of two values or more and has {given}; "
+            "give --rewards NAME=MODEL for each, or data with the columns chosen_score/NAME and rejected_score/NAME."
         )
     tables = {name: score(pairs, rewards, name, progress) for name, pairs in data.items()}
     spreads = sigma(tables, statistics)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from valuesoup.config import RunConfig
 from valuesoup.configfile import load_config
@@ -34,6 +34,8 @@ from valuesoup.pipeline.study import read_seeds, seed_folders
 from valuesoup.store import Artifact, Node
 
 SCHEMA = 1
+ROUNDING = 1e-4
+"""Of the box: how far scores of the same answers may lie apart, because they were computed in other batches."""
 _COSTS = ("train_seconds", "expand_seconds", "evaluate_seconds")
 Results = Mapping[str, Any]
 Scores = NDArray[np.float64]
@@ -208,13 +210,16 @@ def _compare_runs(
     for method, one, other in _pairs(frontiers):
         first, second = frontiers[one][method], frontiers[other][method]
         rows = same_rows(tested[one][1], tested[other][1])
+        identical = False
         if rows is None:
             found = unpaired_difference(first, second, box, times, level)
         else:
-            draws = resamples(len(rows), times)
-            found = Difference(*hypervolume_difference(first, second[:, rows], draws, *box, level))
-        asked = len(set(tested[one][1]) & set(tested[other][1]))
-        differences.append(_difference(method, sides[one], sides[other], found, "prompt", rows is not None, asked))
+            second = second[:, rows]
+            found = Difference(*hypervolume_difference(first, second, resamples(len(rows), times), *box, level))
+            identical = _alike(first, second, box)
+        paired = None if rows is None else "prompt"
+        common = len(set(tested[one][1]) & set(tested[other][1]))
+        differences.append(_difference(method, sides[one], sides[other], found, paired, common, identical))
     return {
         "methods": methods,
         "candidates": [
@@ -279,8 +284,13 @@ def _compare_studies(
     for method, one, other in _pairs(volumes):
         first, second = volumes[one][method], volumes[other][method]
         found = difference_over_seeds(first, second, level)
-        paired, common = set(first) == set(second), len(set(first) & set(second))
-        differences.append(_difference(method, sides[one], sides[other], found, "seed", paired, common))
+        paired, common = "seed" if set(first) == set(second) else None, len(set(first) & set(second))
+        chosen = [
+            {run["seed"]: _frontier_means(run, method, values) for run in sides[place].results}
+            for place in (one, other)
+        ]
+        identical = bool(paired) and all(_alike(chosen[0][seed], chosen[1][seed], box) for seed in first)
+        differences.append(_difference(method, sides[one], sides[other], found, paired, common, identical))
     return {
         "methods": methods,
         "candidates": [
@@ -307,8 +317,20 @@ def _balanced_over(
 
 def _volume(run: Results, method: str, values: Sequence[str], box: Box) -> float:
     """Return the hypervolume of a method's validation frontier on test; 0 where it has none."""
-    rows = [row for row in run["candidates"] if row["method"] == method and row["on_frontier"]]
-    return normalised_hypervolume([_means(row, values) for row in rows], *box) if rows else 0.0
+    means = _frontier_means(run, method, values)
+    return normalised_hypervolume(means, *box) if means else 0.0
+
+
+def _frontier_means(run: Results, method: str, values: Sequence[str]) -> list[list[float]]:
+    """Return the mean test scores of the candidates on a method's validation frontier, (K, n)."""
+    rows = (row for row in run["candidates"] if row["method"] == method and row["on_frontier"])
+    return [_means(row, values) for row in rows]
+
+
+def _alike(first: ArrayLike, second: ArrayLike, box: Box) -> bool:
+    """Return whether two frontiers have as many candidates, and all of them the same scores but for rounding."""
+    one, other = np.asarray(first), np.asarray(second)
+    return one.shape == other.shape and bool((np.abs(one - other) <= ROUNDING * (box.best - box.reference)).all())
 
 
 def _pairs(sides: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
@@ -322,11 +344,11 @@ def _pairs(sides: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
 
 
 def _difference(
-    method: str, first: _Side, second: _Side, found: Difference, by: str, paired: bool, common: int
+    method: str, first: _Side, second: _Side, found: Difference, paired: str | None, common: int, identical: bool
 ) -> dict[str, Any]:
     """Return a row of the differences; ``paired`` says by what, and is null where the two are independent."""
     named = {"method": method, "first": first.name, "second": second.name}
-    return {**named, **found._asdict(), "paired": by if paired else None, "common": common}
+    return {**named, **found._asdict(), "paired": paired, "common": common, "identical": identical}
 
 
 def _point(row: Mapping[str, Any] | None, values: Sequence[str]) -> dict[str, Any] | None:

@@ -25,11 +25,9 @@ class ComparisonData(ReportData):
 
     Attributes:
         compared: What was compared.
-        stem: Of the page's file, with which the names of its figures begin.
     """
 
     compared: Compared = field(default_factory=dict)
-    stem: str = "comparison"
 
     @property
     def runs(self) -> list[str]:
@@ -42,7 +40,7 @@ class ComparisonData(ReportData):
         return list(self.compared["values"])
 
 
-def comparison_data(compared: Compared, stem: str = "comparison", created: str = "") -> ComparisonData:
+def comparison_data(compared: Compared, created: str = "") -> ComparisonData:
     """Gather what the page of a comparison shows; methods keep their marks over all of its figures."""
     return ComparisonData(
         results={
@@ -53,16 +51,15 @@ def comparison_data(compared: Compared, stem: str = "comparison", created: str =
         title=f"Comparison: {', '.join(run['name'] for run in compared['runs'])}",
         created=created,
         compared=compared,
-        stem=stem,
     )
 
 
 def write_comparison(compared: Compared, path: Path) -> Path:
-    """Write the page of a comparison, and its figures into ``figures`` beside it as PNG, SVG and CSV.
+    """Write the page of a comparison, and its figures beside it as PNG, SVG and CSV: ``x.html`` and ``x-figures``.
 
     Args:
         compared: What was compared.
-        path: Of the page, ending in ``.html``; its folder is made if need be. Figures begin with its name.
+        path: Of the page, ending in ``.html``; its folder is made if need be.
 
     Returns:
         The path of the page, which opens offline and asks for nothing over the network.
@@ -77,13 +74,13 @@ def write_comparison(compared: Compared, path: Path) -> Path:
 
     check_page(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = comparison_data(compared, path.stem, datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
+    data = comparison_data(compared, datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
     return write_page(
         "comparison.html.j2",
         data,
         path,
         summarise_comparison(compared),
-        {"results": draw(comparison_figures(data), data, path.parent)},
+        {"results": draw(comparison_figures(data), data, path.parent, f"{path.stem}-figures")},
         methods=methods_table(compared),
         differences=differences_table(compared),
         settings=settings_table(compared),
@@ -196,11 +193,11 @@ def pairing(difference: Mapping[str, Any], kind: str) -> str:
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
-    """Whether the interval of a difference is clear of zero."""
+    """Whether the two are the same, or the interval of their difference is clear of zero."""
+    if difference["identical"]:
+        return "identical"
     if difference["low"] is None:
         return "unknown: one seed"
-    if difference["low"] == difference["high"] == 0:
-        return "no difference"
     return "clear of zero" if difference["low"] > 0 or difference["high"] < 0 else "includes zero"
 
 
@@ -220,19 +217,13 @@ def settings_table(compared: Compared) -> PageTable:
 def summarise_comparison(compared: Compared) -> list[str]:
     """What a reader with one minute should know, most important first, as plain sentences."""
     found = [_best(compared)]
-    differences = [row for row in compared["differences"] if verdict(row) != "no difference"]
     for said, text in (
         ("clear of zero", "Clear of zero"),
         ("includes zero", "Not told apart"),
         ("unknown: one seed", "One seed cannot tell from chance"),
     ):
-        found.append(_listed(compared, text, [row for row in differences if verdict(row) == said]))
-    same = len(compared["differences"]) - len(differences)
-    found.append(
-        f"Exactly zero, without any spread: {same} of {_count(len(compared['differences']), 'difference')}."
-        if same
-        else ""
-    )
+        found.append(_listed(compared, text, [row for row in compared["differences"] if verdict(row) == said]))
+    found += _identical(compared)
     if not compared["differences"]:
         found.append("No method has the same name in two of them, so no difference is computed.")
     loose = [row for row in compared["differences"] if not row["paired"]]
@@ -261,11 +252,33 @@ def summarise_comparison(compared: Compared) -> list[str]:
 
 def _best(compared: Compared) -> str:
     ranked = sorted(compared["methods"], key=lambda row: -row["hypervolume"]["mean"])
+    best = ranked[0]
+    others = {
+        name
+        for row in compared["differences"]
+        if row["identical"] and row["method"] == best["method"] and best["run"] in (row["first"], row["second"])
+        for name in (row["first"], row["second"])
+    }
+    rest = [row for row in ranked[1:] if row["method"] != best["method"] or row["run"] not in others]
     told = [
         f"{_name(compared, row)}, {interval(*(row['hypervolume'][part] for part in ('mean', 'low', 'high')))}"
-        for row in ranked[:2]
+        for row in (best, *rest[:1])
     ]
-    return f"The largest hypervolume in the common box is that of {told[0]}; the next that of {told[1]}."
+    return f"The largest hypervolume in the common box is that of {'; the next that of '.join(told)}."
+
+
+def _identical(compared: Compared) -> list[str]:
+    """A sentence for every two that have identical frontiers: same scores on every prompt, or in every seed."""
+    rows = compared["differences"]
+    found = []
+    for first, second in dict.fromkeys((row["first"], row["second"]) for row in rows):
+        both = [row for row in rows if (row["first"], row["second"]) == (first, second)]
+        same = [compared["titles"][row["method"]] for row in both if row["identical"]]
+        if len(same) == len(both) > 1:
+            found.append(f"{first} and {second} are identical in every method that both have ({len(both)}).")
+        elif same:
+            found.append(f"Identical in {first} and {second}: {', '.join(same)}.")
+    return found
 
 
 def _name(compared: Compared, row: Mapping[str, Any]) -> str:

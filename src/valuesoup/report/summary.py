@@ -42,7 +42,24 @@ def summarise_gaps(data: ReportData) -> list[str]:
         text = f"{name}: on {unanimous:.0%} of {_count(len(table.gaps), 'pair')} every value prefers the chosen"
         text += f" response, on {against:.0%} every value prefers the rejected one"
         sentences.append(text + (f"; {undefined:,} without a direction." if undefined else "."))
+        sentences += equal_gaps(name, data.results["values"], table.gaps)
     return [sentence for sentence in sentences if sentence]
+
+
+def equal_gaps(name: str, values: Sequence[str], gaps: NDArray[np.float64]) -> list[str]:
+    """A sentence for every value whose reward gaps are all equal: nothing correlates with them.
+
+    Args:
+        name: Of the data set.
+        values: Names of the n values.
+        gaps: (N, n) reward gaps.
+    """
+    return [
+        f"{name}: the reward of {value} gives every pair the same gap, so it tells no pair from another and has no "
+        "correlation with any value."
+        for value, column in zip(values, gaps.T, strict=True)
+        if len(column) > 1 and column.min() == column.max()
+    ]
 
 
 def _volume_text(volume: Volume) -> str:

@@ -13,8 +13,10 @@ import yaml
 from markupsafe import Markup
 
 from valuesoup.config import RunConfig
+from valuesoup.data import Messages
 from valuesoup.data.transcripts import render_transcript
 from valuesoup.methods import Method, Preset, preset
+from valuesoup.pipeline.data import load_part
 from valuesoup.pipeline.plan import BASE
 from valuesoup.pipeline.run import Finished
 from valuesoup.shipping.choice import SAME, Choice
@@ -55,36 +57,50 @@ def write_cards(
         What to type to use the export.
     """
     common = _common(finished, origin)
+    prompt = example_prompt(finished)
     notes = tell(chosen, policies)
     if form != "vllm":
         chat = has_chat_template(folder)
-        usage = usage_example(form, origin, target, chat)
-        shown = usage_example(form, origin, None, chat)
+        usage = usage_example(form, origin, target, prompt, chat)
+        shown = usage_example(form, origin, None, prompt, chat)
         text = _render(form, finished, chosen, policies, origin, notes, {**common, "usage": shown})
         (folder / README).write_text(text, encoding="utf-8")
         return usage
     command = serve_command(policies, origin)
     write_serve_script(folder, command)
     generation, chat = finished.plan.config.generation, has_chat_template(folder / policies[0].name)
-    client = client_example(policies[0].name, chat, generation.temperature, generation.max_new_tokens)
+    client = client_example(policies[0].name, prompt, chat, generation.temperature, generation.max_new_tokens)
     serving = {"serve": command, "client": client}
     text = _render(form, finished, chosen, policies, origin, notes, {**common, **serving})
     (folder / README).write_text(text, encoding="utf-8")
     for choice, policy in zip(chosen, policies, strict=True):
-        usage = usage_example("adapter", origin, None, chat)
+        usage = usage_example("adapter", origin, None, prompt, chat)
         own = tell([choice], [policy])
         text = _render("adapter", finished, [choice], [policy], origin, own, {**common, "usage": usage})
         (folder / policy.name / README).write_text(text, encoding="utf-8")
     return f"cd {shlex.quote(str(target))}\n{command}"
 
 
-def usage_example(form: Form, origin: Origin, folder: Path | None, chat: bool) -> str:
+def example_prompt(finished: Finished) -> Messages:
+    """Return what examples ask: a short prompt of the run's data where the base was made of these and knows no other.
+
+    Any other base is asked `PROMPT`, for a card is there to be published, and data may be private.
+    """
+    config = finished.plan.config
+    if config.base.model is not None:
+        return PROMPT
+    held_out = load_part(finished.artifacts[finished.plan.split.key], next(iter(config.values)), "validation")
+    return min((pair.prompt for pair in held_out.slice(0, 100)), key=lambda turns: (len(turns), len(str(turns))))
+
+
+def usage_example(form: Form, origin: Origin, folder: Path | None, prompt: Messages, chat: bool) -> str:
     """Return the Python that loads an export and asks it as the run did.
 
     Args:
         form: adapter or merged.
         origin: Of the base.
         folder: Of the export; None writes a placeholder for readers of the card.
+        prompt: What to ask.
         chat: Whether the base's tokenizer has a chat template; else the prompt is written out as it was in training.
     """
     where = repr(str(folder)) if folder else '"FOLDER-OR-HUB-ID"  # of this model'
@@ -97,7 +113,7 @@ def usage_example(form: Form, origin: Origin, folder: Path | None, chat: bool) -
                 f"where = {where}",
                 f"model = AutoModelForCausalLM.from_pretrained(where{options})",
                 "tokenizer = AutoTokenizer.from_pretrained(where)",
-                *_asking(chat, ""),
+                *_asking(prompt, chat, ""),
             ]
         )
     revision = f", revision={origin.revision!r}" if origin.revision else ""
@@ -112,23 +128,23 @@ def usage_example(form: Form, origin: Origin, folder: Path | None, chat: bool) -
             f"model = AutoModelForCausalLM.from_pretrained(base{revision}{options})",
             "model = PeftModel.from_pretrained(model, where)",
             "tokenizer = AutoTokenizer.from_pretrained(where)",
-            *_asking(chat, ", generation_config=GenerationConfig.from_pretrained(where)"),
+            *_asking(prompt, chat, ", generation_config=GenerationConfig.from_pretrained(where)"),
         ]
     )
 
 
-def _asking(chat: bool, settings: str) -> list[str]:
+def _asking(prompt: Messages, chat: bool, settings: str) -> list[str]:
     """Return the lines that ask; PEFT generates by the base's settings unless it is given others."""
     if chat:
         asked = [
-            f"prompt = {json.dumps(PROMPT)}",
+            f"prompt = {json.dumps(prompt)}",
             "inputs = tokenizer.apply_chat_template(",
             '    prompt, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
             ")",
         ]
     else:
         asked = [
-            f"prompt = {json.dumps(render_transcript(PROMPT, True))}",
+            f"prompt = {json.dumps(render_transcript(prompt, True))}",
             'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")',
         ]
     return [
@@ -200,6 +216,7 @@ def _common(finished: Finished, origin: Origin) -> dict[str, Any]:
         else "a small model made in the run",
         "base_licence": origin.licence,
         "base_made_here": config.base.model is None,
+        "quantised": origin.quantize is not None,
         "sources": list(data_sources(finished)),
         "config": yaml.safe_dump(_without_paths(config), sort_keys=False, allow_unicode=True, width=100),
         "level": config.evaluation.level,

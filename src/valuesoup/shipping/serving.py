@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from valuesoup.data import Message
+from valuesoup.data import Message, Messages
 from valuesoup.data.transcripts import render_transcript
 from valuesoup.endpoint import BASE_NAME
 from valuesoup.errors import UserError
@@ -18,7 +18,7 @@ AT_A_TIME = 8
 """Most adapters of one batch; each takes its share of the GPU's memory, used or not, and the others wait on the CPU."""
 SERVE = "serve.sh"
 PROMPT = [Message(role="user", content="How do I bake bread?")]
-"""What examples ask."""
+"""What examples ask a base that was not made in the run."""
 
 
 def check_served_rank(label: str, rank: int) -> None:
@@ -66,16 +66,17 @@ def write_serve_script(folder: Path, command: str) -> None:
     script.chmod(0o755)
 
 
-def client_example(name: str, chat: bool, temperature: float, max_tokens: int) -> str:
+def client_example(name: str, prompt: Messages, chat: bool, temperature: float, max_tokens: int) -> str:
     """Return Python that asks one of the served adapters as the run asked it.
 
     Args:
         name: The adapter's.
+        prompt: What to ask.
         chat: Whether the base's tokenizer has a chat template; else the prompt is written out as it was in training.
         temperature: Of the run's answers.
         max_tokens: Of the run's answers.
     """
-    asked = f"messages={json.dumps(PROMPT)}" if chat else f"prompt={json.dumps(render_transcript(PROMPT, True))}"
+    asked = f"messages={json.dumps(prompt)}" if chat else f"prompt={json.dumps(render_transcript(prompt, True))}"
     ask, answer = ("chat.completions", "message.content") if chat else ("completions", "text")
     return "\n".join(
         [

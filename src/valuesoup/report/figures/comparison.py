@@ -46,7 +46,7 @@ def _figure(
     caption: Callable[[ComparisonData, Table], str],
 ) -> Figure:
     return Figure(
-        f"{comparison.stem}-{name}",
+        name,
         title,
         lambda _: table(comparison),
         lambda _, rows: chart(comparison, rows),

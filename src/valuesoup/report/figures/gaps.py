@@ -4,6 +4,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from valuesoup.consistency import gap_correlation
 from valuesoup.report.figures.base import Figure, Row, Table, extra, panels, source, value_pairs
 from valuesoup.report.look import BASE_COLOUR, DASHES, QUADRANTS, VALUE_COLOURS, cycle, method_scale
 from valuesoup.report.model import GapTable, ReportData
@@ -268,8 +269,7 @@ def _conflicts(data: ReportData) -> Table:
     for name, table in data.gaps.items():
         if len(values) < 2 or not len(table.gaps):
             continue
-        with np.errstate(invalid="ignore", divide="ignore"):
-            correlation = np.asarray(np.corrcoef(table.gaps, rowvar=False))
+        correlation = gap_correlation(table.gaps)
         for i, first in enumerate(values):
             for j, second in enumerate(values):
                 if i != j:
@@ -303,7 +303,9 @@ def _matrix(data: ReportData, table: Table) -> alt.TopLevelMixin:
             ],
         )
         share = chart.mark_text(color="white", fontSize=14, fontWeight=600, dy=-7)
-        correlation = chart.transform_calculate(r="'r = ' + format(datum.correlation, '.2f')")
+        correlation = chart.transform_calculate(
+            r="'r = ' + (isValid(datum.correlation) ? format(datum.correlation, '.2f') : '–')"
+        )
         layers = [
             cells,
             share.encode(text=alt.Text("conflict:Q", format=".0%")),

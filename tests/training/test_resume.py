@@ -97,6 +97,33 @@ def test_a_torn_last_checkpoint_is_passed_over(run: Run, tmp_path: Path, damage:
     assert_same(run("torn"), whole)
 
 
+def test_a_file_of_a_checkpoint_that_a_power_cut_has_torn_is_never_gone_on_with(run: Run, tmp_path: Path) -> None:
+    whole = run("whole")
+    interrupt(run, "cut", 8)
+    sealed = last_checkpoint(tmp_path / "cut")
+    assert sealed is not None
+    files = [path.relative_to(sealed) for path in sealed.rglob("*") if path.is_file()]
+    assert len(files) >= 8, files
+    for place, name in enumerate(files):
+        work = shutil.copytree(tmp_path / "cut", tmp_path / f"cut-{place}")
+        torn = work / sealed.name / name
+        torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+        for best in (work / "best").rglob("*.*"):
+            best.write_bytes(b"")
+        assert last_checkpoint(work) is None, name
+        if place % 4 == 0:
+            assert_same(run(work.name), whole)
+
+
+def test_the_best_of_a_step_behind_the_checkpoint_is_not_gone_on_with(run: Run, tmp_path: Path) -> None:
+    whole = run("whole")
+    interrupt(run, "behind", 8)
+    for name in ("best.json", "a/vector.safetensors"):
+        shutil.copy(tmp_path / "whole" / "best" / name, tmp_path / "behind" / "best" / name)
+    (tmp_path / "behind" / "best" / "best.json").write_text('{"step": 99, "loss": -1.0}')
+    assert_same(run("behind"), whole)
+
+
 def test_with_only_a_torn_checkpoint_it_starts_from_the_beginning(run: Run, tmp_path: Path) -> None:
     whole = run("whole")
     interrupt(run, "torn", 4)
@@ -110,7 +137,11 @@ def test_only_the_vectors_are_in_a_checkpoint_and_only_the_last_one_is_kept(run:
     found = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert found == ["best", f"checkpoint-{STEPS}"]
     weights = [path.relative_to(tmp_path / "whole").as_posix() for path in (tmp_path / "whole").rglob("*.safetensors")]
-    assert sorted(weights) == ["best/a/vector.safetensors", f"checkpoint-{STEPS}/a/vector.safetensors"]
+    assert sorted(weights) == [
+        "best/a/vector.safetensors",
+        f"checkpoint-{STEPS}/a/vector.safetensors",
+        f"checkpoint-{STEPS}/best/a/vector.safetensors",
+    ]
 
 
 KILLED = """

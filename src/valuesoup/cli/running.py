@@ -156,15 +156,11 @@ def _run(
 
 
 def _page(finished: "Finished", progress: "Progress", write: "Callable[[Finished], Path]") -> Path:
-    """Return the page of a run, written only where the run is newer."""
-    page = finished.folder / "report.html"
-    made = [finished.folder / name for name in ("config.yaml", "results.json")]
-    # The two files are written only when they change.
-    if not page.is_file() or _written(page) < max(map(_written, made)):
+    """Return the page of a run, which goes when its results change, or write it."""
+    from valuesoup.pipeline.run import PAGE
+
+    page = finished.folder / PAGE
+    if not page.is_file():
         progress.say("writing the report …")
         page = write(finished)
     return page
-
-
-def _written(path: Path) -> int:
-    return path.stat().st_mtime_ns

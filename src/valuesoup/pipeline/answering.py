@@ -1,5 +1,7 @@
 """Stage in which candidates answer held-out prompts, many candidates in one batch."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 SHARD_ROWS = 512
 """Answers saved together: an interruption costs about two such shards, since one begins while the last ones of the
 shard before are still being written."""
+HASH = b"valuesoup"
+"""Under this name a file of answers has the hash of its content."""
 
 
 @stage("answers", version=2, ignore=("batch_rows", "device"))
@@ -140,7 +144,7 @@ class _Shards:
 
     def missing(self) -> list[int]:
         """Return the places in the queue whose shard is not there yet."""
-        whole = {shard for shard in range(-(-self.count // SHARD_ROWS)) if self._file(shard).is_file()}
+        whole = {shard for shard in range(-(-self.count // SHARD_ROWS)) if saved_shard(self._file(shard)) is not None}
         return [place for place in range(self.count) if place // SHARD_ROWS not in whole]
 
     def put(self, place: int, answer: "Answer") -> None:
@@ -181,10 +185,25 @@ def prompt_tokens(soup: "Soup", prompt: HeldOutPrompt) -> tuple[int, ...]:
 
 
 def save_shard(table: Any, path: Path) -> None:
-    """Write a table of answers, whole or not at all."""
+    """Write a table of answers, whole or not at all, and in it its own hash, for :func:`saved_shard`."""
     temporary = path.with_name(".shard.tmp")
-    pq.write_table(table, temporary, compression="zstd")
+    told = {**(table.schema.metadata or {}), HASH: _digest(table)}
+    pq.write_table(table.replace_schema_metadata(told), temporary, compression="zstd")
     temporary.replace(path)
+
+
+def saved_shard(path: Path) -> Any | None:
+    """Return the answers that an earlier attempt wrote; None where there are none, or not as it wrote them."""
+    try:
+        table = pq.read_table(path)
+        return table if (table.schema.metadata or {}).get(HASH) == _digest(table) else None
+    except (pa.ArrowException, OSError, ValueError, TypeError):  # a power cut left a part of it, or the disk changed it
+        return None
+
+
+def _digest(table: Any) -> bytes:
+    told = {name.decode(): of.decode() for name, of in (table.schema.metadata or {}).items() if name != HASH}
+    return hashlib.sha256(json.dumps([told, table.to_pydict()], sort_keys=True).encode()).hexdigest().encode()
 
 
 def load_answers(answers: Artifact) -> Any:

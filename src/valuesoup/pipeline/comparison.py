@@ -239,10 +239,11 @@ def _test_scores(side: _Side, values: Sequence[str]) -> tuple[dict[str, Scores],
 
     def find(node: Node) -> Artifact:
         # No other stage is asked for, so that a run of an older version can be compared as long as these are the same.
-        if (artifact := store.find(node)) is None:
+        found = store.look(node)
+        if isinstance(found, str):
             again = f"`valuesoup run {side.folder / CONFIG} --out {side.folder}` makes it again."
-            raise UserError(f"the run in {side.folder} lacks {node.folder}; {again}")
-        return artifact
+            raise UserError(f"the run in {side.folder} {found}; {again}")
+        return found
 
     own = plan.config.evaluation.prompts == "own"
     scores: dict[str, Scores] = {}

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from valuesoup.config import GenerationConfig
 from valuesoup.errors import UserError
-from valuesoup.pipeline.answering import Asking, load_answers, open_soup, save_shard
+from valuesoup.pipeline.answering import Asking, load_answers, open_soup, save_shard, saved_shard
 from valuesoup.pipeline.data import HeldOutPrompt, load_prompts
 from valuesoup.pipeline.inputs import BaseRef, RewardRef, open_reward
 from valuesoup.pipeline.rating import by_own, distinct_answers, measuring
@@ -182,7 +181,7 @@ class _Rounds:
 
     def _shard(self, rows: Sequence[Row]) -> Any:
         path = self.work.out / self._name()
-        table = pq.read_table(path) if path.is_file() else None
+        table = saved_shard(path)
         if table is not None:
             known = list(zip(table["candidate"].to_pylist(), table["prompt"].to_pylist(), strict=True))
             if known == list(rows):

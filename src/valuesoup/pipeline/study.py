@@ -185,6 +185,9 @@ def read_seeds(folder: Path) -> list[int]:
 def _combined(out: Path, runs: Sequence[Finished]) -> Study:
     level = runs[0].plan.config.evaluation.level
     combined = combine([finished.results for finished in runs], level)
-    if whole_team().leads:
-        write_atomic(out / STUDY, json.dumps(combined, indent=1, allow_nan=False))
+    text = json.dumps(combined, indent=1, allow_nan=False)
+    path = out / STUDY
+    if whole_team().leads and (not path.is_file() or path.read_bytes() != text.encode()):
+        with disk_errors(f"study folder {out}", out):
+            write_atomic(path, text)
     return Study(out, runs, combined)

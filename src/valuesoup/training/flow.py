@@ -2,13 +2,15 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from valuesoup.store.files import write_atomic
-from valuesoup.training.checkpoints import save_state
+from valuesoup.store.team import team
+from valuesoup.training.checkpoints import BEST, save_state, seal
 
 if TYPE_CHECKING:
     from valuesoup.store.progress import Task
@@ -46,6 +48,13 @@ class Flow(TrainerCallback):
         if self.task is not None:
             self.task.update(state.global_step)
         return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Put the best vectors so far into the checkpoint, which is then whole."""
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self.best.is_dir():
+            shutil.copytree(self.best, checkpoint / BEST, dirs_exist_ok=True)
+        seal(checkpoint, keep=1 if team().alone else 2)  # all processes resume from a step that all have saved
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any

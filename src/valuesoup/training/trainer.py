@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import TrainingArguments
 from valuesoup.errors import UserError
 from valuesoup.soup.vector import ValueVector
 from valuesoup.store.team import team
-from valuesoup.training.checkpoints import last_checkpoint, load_state
+from valuesoup.training.checkpoints import BEST, last_checkpoint, load_state
 from valuesoup.training.flow import Flow
 from valuesoup.training.preference import PreferenceTrainer
 from valuesoup.training.rows import TrainingRows
@@ -87,7 +88,7 @@ def train_vectors(
         parameter.requires_grad_(True)
     if settings.gradient_checkpointing:
         soup.checkpoint_activations()
-    steps, best = settings.steps(len(rows)), work / "best"
+    steps, best = settings.steps(len(rows)), work / BEST
     every, logs = _pace(settings, len(rows))
     holder: list[PreferenceTrainer] = []
     trainer = PreferenceTrainer(
@@ -106,6 +107,9 @@ def train_vectors(
     if not team().leads:
         torch.manual_seed(seed + team().rank)  # of the dropout, which else would repeat itself in every process
     checkpoint = last_checkpoint(work, team())
+    shutil.rmtree(best, ignore_errors=True)  # which a later step may have written
+    if checkpoint is not None and (checkpoint / BEST).is_dir():
+        shutil.copytree(checkpoint / BEST, best)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best_step, best_loss = _take_best(soup, names, best) or (steps, math.nan)
     soup.requires_grad_(False)
@@ -155,7 +159,6 @@ def _arguments(soup: "Soup", settings: TrainingSettings, steps: int, work: Path,
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        save_total_limit=1 if processes == 1 else 2,  # all processes resume from a step that all have saved
         report_to=(team().leads and list(settings.report_to)) or "none",
         remove_unused_columns=False,
         label_names=[],

@@ -202,7 +202,7 @@ def read_command(words: list[str], where: str) -> None:
     """Parse a command line; check a configuration of the repository that it names."""
     import typer
 
-    from valuesoup.cli import app
+    from valuesoup.cli.commands import app
 
     if words in (["--version"], ["--help"], []):
         return
@@ -222,7 +222,7 @@ def read_inline(text: str, where: str) -> None:
     """Look for the command and the options of each command line in the running text, and for each ``vs.NAME``."""
     import typer
 
-    from valuesoup.cli import app
+    from valuesoup.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from valuesoup.cli import COMMANDS
+from valuesoup.cli.commands import COMMANDS
 
 LEARNING = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 DRAWING = {"altair", "vl_convert", "jinja2", "pandas"}

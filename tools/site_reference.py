@@ -54,7 +54,7 @@ def commands_page() -> str:
     """Describe every command with its arguments and options."""
     import typer
 
-    from valuesoup.cli import COMMANDS, app
+    from valuesoup.cli.commands import COMMANDS, app
 
     group: Any = typer.main.get_command(app)
     blocks = [

@@ -3,7 +3,7 @@
 import re
 
 import pages
-from valuesoup.cli import COMMANDS
+from valuesoup.cli.commands import COMMANDS
 
 PAGE = pages.ROOT / "docs" / "python.md"
 

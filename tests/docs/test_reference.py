@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 import pages
 import valuesoup
-from valuesoup.cli import COMMANDS, app
+from valuesoup.cli.commands import COMMANDS, app
 from valuesoup.config import RunConfig
 from valuesoup.methods import preset
 from valuesoup.methods.registry import BUILT_IN

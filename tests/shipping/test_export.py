@@ -282,7 +282,7 @@ def test_the_commands_pick_and_export_end_to_end(finished: Finished, tmp_path: P
 
     from typer.testing import CliRunner
 
-    from valuesoup.cli import app
+    from valuesoup.cli.commands import app
 
     picked = CliRunner().invoke(app, ["pick", str(finished.folder), "--maximise", "helpful", "--method", "soup"])
     assert picked.exit_code == 0, picked.output

@@ -1,6 +1,7 @@
 """Artifacts: atomic, verified, made again when damaged, shared between runs, one process per run folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -251,3 +252,13 @@ def test_a_run_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> 
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot be written"), lock_run(tmp_path / "file" / "run"):
         pass
+
+
+def test_an_artifact_under_the_name_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    four, five = count("four", to=4), count("five", to=5)
+    make(Store(tmp_path), four, five)
+    shutil.rmtree(tmp_path / four.folder)
+    shutil.copytree(tmp_path / five.folder, tmp_path / four.folder)
+    assert Store(tmp_path).look(four) == f"holds a damaged {four.folder} ({MANIFEST} is that of another artifact)"
+    assert not Store(tmp_path).is_done(four)
+    assert make(Store(tmp_path), four)[four.key].json("deep/numbers.json") == [0, 1, 2, 3]

@@ -3,46 +3,35 @@
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+import time
+from types import FrameType
+from typing import NoReturn
 
-from valuesoup.cli import evidence, exploring, running, starting, using
-from valuesoup.cli.app import app
-from valuesoup.errors import RunError, ValuesoupError
-
-COMMANDS = (
-    running.demo,
-    starting.init,
-    running.run,
-    running.status,
-    running.report,
-    evidence.compare,
-    evidence.judge,
-    evidence.check,
-    evidence.audit,
-    evidence.methods,
-    using.pick,
-    using.export,
-    exploring.explore,
-    starting.doctor,
-)
-"""In the order of the help."""
-
-for _command in COMMANDS:
-    app.command()(_command)
+AGAIN = 0.05
+"""Seconds after which an interruption that could not be raised is tried again."""
+LONGEST_IMPORT = 10.0
+"""Seconds for which an import is not interrupted."""
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends with one sentence and code 2, an interruption with 130."""
+    try:
+        _handle_signals()
+        _run()
+    except Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # another one would find nobody any more
+        _stop("interrupted; the same command continues where it stopped.", 130)
+
+
+def _run() -> None:
     # Nothing here needs the hub at start-up, and forked tokenizers only warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    if hasattr(signal, "setitimer"):  # not on Windows
-        signal.signal(signal.SIGALRM, _interrupt)
-        sys.unraisablehook = _swallowed
+    from valuesoup.cli.commands import app
+    from valuesoup.errors import ValuesoupError
+
     try:
         app()
     except ValuesoupError as error:
@@ -54,27 +43,53 @@ def main() -> None:
         if told is None:
             raise
         _stop(f"error: {told}", told.exit_code)
-    except Interruption:
-        _stop("interrupted; the same command continues where it stopped.", 130)
 
 
 class Interruption(BaseException):
     """The process was asked to stop; an exception that neither typer nor a library takes for its own."""
 
 
-def _interrupt(*_: Any) -> NoReturn:
+def _handle_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, _interrupt)
+        sys.unraisablehook = _swallowed
+
+
+_waited_since: float | None = None
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise an interruption, after an import that is under way: there libraries swallow it, or make another of it."""
+    global _waited_since
+    now = time.monotonic()
+    _waited_since = now if _waited_since is None else _waited_since
+    if hasattr(signal, "setitimer") and now < _waited_since + LONGEST_IMPORT and _imports(frame):
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        return
     raise Interruption
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
     """Interrupt again, a moment later, where the interruption met a finaliser: what that raises goes nowhere."""
     if unraisable.exc_type is Interruption:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:
         sys.__unraisablehook__(unraisable)
 
 
 def _stop(text: str, code: int) -> NoReturn:
+    from valuesoup.errors import RunError
     from valuesoup.store.team import speaks
 
     if speaks() or code == RunError.exit_code:  # any process of a team may fail; the rest all of them have in common

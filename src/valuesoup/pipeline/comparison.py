@@ -29,7 +29,7 @@ from valuesoup.pipeline.data import load_prompts
 from valuesoup.pipeline.plan import Plan, make_plan
 from valuesoup.pipeline.rating import answer_scores
 from valuesoup.pipeline.results import candidate_id
-from valuesoup.pipeline.run import CONFIG, RESULTS, STUDY, has_file, open_store, read_results
+from valuesoup.pipeline.run import CONFIG, RESULTS, STUDY, command, has_file, open_store, read_results
 from valuesoup.pipeline.study import read_seeds, seed_folders
 from valuesoup.store import Artifact, Node
 
@@ -241,8 +241,7 @@ def _test_scores(side: _Side, values: Sequence[str]) -> tuple[dict[str, Scores],
         # No other stage is asked for, so that a run of an older version can be compared as long as these are the same.
         found = store.look(node)
         if isinstance(found, str):
-            again = f"`valuesoup run {side.folder / CONFIG} --out {side.folder}` makes it again."
-            raise UserError(f"the run in {side.folder} {found}; {again}")
+            raise UserError(f"the run in {side.folder} {found}; `{command(side.folder)}` makes it again.")
         return found
 
     own = plan.config.evaluation.prompts == "own"

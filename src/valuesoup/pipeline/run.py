@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,11 @@ def default_folder(config: Path) -> Path:
     return config.parent if in_run else Path("runs") / config.stem
 
 
+def command(folder: Path) -> str:
+    """Return what to type to continue the run in a folder, or to make again what it lacks."""
+    return shlex.join(["valuesoup", "run", str(folder / CONFIG), "--out", str(folder)])
+
+
 def open_store(folder: Path, artifacts: str | None = None) -> Store:
     """Return the store of a run folder; reference log-probabilities and scores are shared between runs.
 
@@ -227,15 +233,13 @@ def open_run(folder: str | Path) -> Finished:
         raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
     plan = make_plan(load_config(out / CONFIG))
     if not (out / RESULTS).is_file():
-        raise UserError(
-            f"the run in {out} has not finished; continue it with `valuesoup run {out / CONFIG} --out {out}`."
-        )
+        raise UserError(f"the run in {out} has not finished; continue it with `{command(out)}`.")
     store = open_store(out)
     artifacts = {}
     for node in topological(plan.targets()):
         found = store.look(node)
         if isinstance(found, str):
-            raise UserError(f"the run in {out} {found}; `valuesoup run {out / CONFIG} --out {out}` makes it again.")
+            raise UserError(f"the run in {out} {found}; `{command(out)}` makes it again.")
         artifacts[node.key] = found
     return Finished(out, plan, artifacts, read_results(out))
 

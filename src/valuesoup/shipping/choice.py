@@ -15,7 +15,7 @@ from valuesoup.methods import Single
 from valuesoup.pipeline.plan import BASE, make_plan
 from valuesoup.pipeline.recipes import weights_label
 from valuesoup.pipeline.results import candidate_id
-from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, has_file, open_run, open_store
+from valuesoup.pipeline.run import CONFIG, RESULTS, Finished, command, has_file, open_run, open_store
 from valuesoup.pipeline.serving import candidate_names
 from valuesoup.pipeline.serving import plain_name as plain_name
 from valuesoup.pipeline.study import seed_folders
@@ -83,10 +83,7 @@ def open_trained(run: str | Path | Finished) -> Finished:
     needed = [node for stack in plan.stacks for node in stack.vectors.values()]
     missing = [node for node in (plan.split, *needed) if node.key not in artifacts]
     if missing:
-        raise UserError(
-            f"the run in {folder} still has to {missing[0].label}; `valuesoup run {folder / CONFIG} --out {folder}` "
-            "goes on."
-        )
+        raise UserError(f"the run in {folder} still has to {missing[0].label}; `{command(folder)}` goes on.")
     results: dict[str, Any] = {"values": list(plan.config.values), "candidates": [], "reward_models": {}}
     return Finished(folder, plan, artifacts, results)
 

@@ -215,6 +215,8 @@ def _outline_fault(folder: Path) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         listed = {str(entry["name"]): entry for entry in manifest["files"]}
         float(manifest["seconds"])
+        if not folder.name.endswith(f"-{manifest['key']}"):
+            return f"{MANIFEST} is that of another artifact"
         if manifest.get("sha256", _digest(manifest)) != _digest(manifest):  # early ones have none
             return f"{MANIFEST} differs from its hash"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -207,9 +207,14 @@ def _born_with(threads: int) -> Iterator[None]:
     with ExitStack() as after:
         after.callback(lambda: [os.environ.pop(name) for name in limits])
         if sys.platform != "win32":  # Ctrl-C would end it with a traceback before it can say otherwise
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _stopping())
             after.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         yield
+
+
+def _stopping() -> set[signal.Signals]:
+    """Return the signals that may interrupt a run: the last is that of an interruption which waited for an import."""
+    return {signal.SIGINT, signal.SIGTERM, signal.SIGALRM}
 
 
 def _died(worker: _Worker, node: Node) -> RunError:
@@ -229,7 +234,7 @@ def _serve(connection: Connection, store: Store, lock: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run as well, which ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever the main module, imported here again, has set
     if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stopping())
     if sys.platform == "linux":  # a thread would wait for a stage that holds the interpreter's lock
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()

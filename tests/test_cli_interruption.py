@@ -34,7 +34,7 @@ cli.main()
 def test_an_interruption_swallowed_by_a_finaliser_comes_again() -> None:
     done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=20)
     assert done.returncode == 130
-    assert done.stderr == "interrupted; the same command continues where it stopped.\n"
+    assert done.stderr == tiny_run.interrupted()
 
 
 IMPORTS = """
@@ -73,7 +73,7 @@ def test_an_interruption_in_the_midst_of_an_import_comes_after_it(tmp_path: Path
         [sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=20, env=environment, check=False
     )
     assert done.returncode == 130
-    assert done.stderr == "interrupted; the same command continues where it stopped.\n"
+    assert done.stderr == tiny_run.interrupted()
 
 
 STARTS = """
@@ -102,4 +102,4 @@ def test_signals_at_any_moment_of_the_start_end_the_command(number: int, wait: f
         run.send_signal(number)
         run.send_signal(number)
         errors = run.stderr.read()
-    assert (run.returncode, errors) == (130, "interrupted; the same command continues where it stopped.\n")
+    assert (run.returncode, errors) == (130, tiny_run.interrupted("demo", "--out", tmp_path / "run"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,11 @@ def environment(cache: Path) -> dict[str, str]:
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "valuesoup", *map(str, arguments)]
+
+
+def interrupted(*arguments: str | Path) -> str:
+    """Return what a command says that was interrupted."""
+    return f"interrupted; `{shlex.join(['valuesoup', *map(str, arguments)])}` continues where it stopped.\n"
 
 
 def valuesoup(cache: Path, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def test_two_jobs_give_the_results_of_one_though_interrupted_and_killed(
 ) -> None:
     folder, cache = tmp_path / "run", tmp_path / "cache"
     code, errors = run_to(folder, cache, ".partial-reward-*", signal.SIGINT, whole_group=True)  # Ctrl-C on a terminal
-    assert (code, errors) == (130, "interrupted; the same command continues where it stopped.\n")
+    assert (code, errors) == (130, tiny_run.interrupted(*tiny_run.demo_arguments(folder, SETTINGS, jobs=2)))
     assert not list((folder / "artifacts").glob(".worker-*"))
     code, errors = run_to(folder, cache, ".partial-train-*", signal.SIGKILL, whole_group=False)
     assert (code, errors) == (-signal.SIGKILL, "")

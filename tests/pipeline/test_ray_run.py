@@ -31,9 +31,13 @@ def events(folder: Path, event: str) -> list[dict[str, object]]:
     return [one for one in map(json.loads, lines) if one["event"] == event]
 
 
-def start(tmp_path: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+def arguments(tmp_path: Path, *options: str | Path) -> list[str | Path]:
+    return ["run", config(tmp_path), "--out", tmp_path / "run", "--executor", "ray", *options]
+
+
+def start(tmp_path: Path, *options: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        tiny_run.command("run", config(tmp_path), "--out", tmp_path / "run", "--executor", "ray", *arguments),
+        tiny_run.command(*arguments(tmp_path, *options)),
         env=tiny_run.environment(tmp_path / "cache"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,11 +55,11 @@ def reach(tmp_path: Path, pattern: str, run: "subprocess.Popen[str]") -> None:
 def test_artifacts_behind_a_url_need_no_shared_folder(
     demo_run: tuple[Path, str], tmp_path: Path, nodes: Any, url: str
 ) -> None:
-    run = start(tmp_path, "--address", nodes.address, "--artifacts", url)
+    run = start(tmp_path, *(options := ("--address", nodes.address, "--artifacts", url)))
     reach(tmp_path, "reward-*", run)
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=60)
-    assert (run.returncode, errors) == (130, "interrupted; the same command continues where it stopped.\n")
+    assert (run.returncode, errors) == (130, tiny_run.interrupted(*arguments(tmp_path, *options)))
     (tmp_path / "run").rename(tmp_path / "first")  # another machine, with nothing of it, continues
     run = start(tmp_path, "--address", nodes.address, "--artifacts", url)
     said, errors = run.communicate(timeout=200)

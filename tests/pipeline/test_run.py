@@ -76,8 +76,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_results(demo_run: tuple[
             assert code == -signal.SIGKILL
         else:
             assert code == 130
-            assert errors.strip().splitlines()[-1] == "interrupted; the same command continues where it stopped."
-            assert "Traceback" not in errors
+            assert errors == tiny_run.interrupted(*tiny_run.demo_arguments(folder, SETTINGS))
         stages = run_status(folder)
         now = sum(stage.done for stage in stages)
         assert done <= now < len(stages)

@@ -1,6 +1,7 @@
 """The command line: thin commands; everything heavy is imported where it is used."""
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ def main() -> None:
     except Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # another one would find nobody any more
-        _stop("interrupted; the same command continues where it stopped.", 130)
+        _stop(f"interrupted; {_again()} continues where it stopped.", 130)
 
 
 def _run() -> None:
@@ -86,6 +87,13 @@ def _swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _again() -> str:
+    from valuesoup.store.team import whole_team
+
+    alone = whole_team().alone  # else a launcher was given the command
+    return f"`{shlex.join(['valuesoup', *sys.argv[1:]])}`" if alone else "the same command"
 
 
 def _stop(text: str, code: int) -> NoReturn:

@@ -81,7 +81,7 @@ def test_wrong_values_of_the_demo_are_told(tmp_path: Path, values: str, says: st
 
 def test_a_wrong_setting_is_told_before_anything_is_written(tmp_path: Path) -> None:
     assert mistake(tmp_path, "demo", "--set", "trainin.rank=4") == (
-        "--set trainin.rank=4: unknown key trainin; did you mean 'training'?"
+        "--set trainin.rank: unknown key trainin; did you mean 'training'?"
     )
     (tmp_path / "mine.yaml").write_text("titel: x\nvalues: {a: {data: x}}\nbase: {model: m}\n")
     assert mistake(tmp_path, "run", "mine.yaml") == "mine.yaml, line 1: unknown key titel; did you mean 'title'?"

@@ -43,9 +43,22 @@ def _shown(sentence: str) -> str:
         sentence = f"{sentence[:half]} … {sentence[-half:]}"
     if sentence.isprintable():
         return sentence
-    line = " ".join(sentence.split("\n"))
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    shown = printable(" ".join(sentence.split("\n")), spaces="")
     return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 2]} …"
+
+
+def printable(text: str, spaces: str = "\u00a0\u202f") -> str:
+    """Return a line fit for a terminal, though it be out of a file that nobody trusts.
+
+    Control characters, line breaks among them, and what hides text or turns it around are shown by their codes.
+
+    Args:
+        text: The line.
+        spaces: Spaces that stay beside the plain one; by default those that do not break.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in spaces else one.encode("unicode_escape").decode() for one in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

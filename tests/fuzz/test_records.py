@@ -15,6 +15,7 @@ from fuzz.cases import CASES, LEAST
 from valuesoup.data import load_pairs
 from valuesoup.data.pairs import Pairs
 from valuesoup.endpoint.asking import Reply, read_answers
+from valuesoup.pipeline.judged_schema import is_judged
 from valuesoup.rewards.table import RewardTable
 from valuesoup.store import Node, Store, Work
 from valuesoup.store.graph import stage
@@ -136,6 +137,47 @@ def test_answers_of_an_endpoint_that_are_damaged_are_refused_in_words(tmp_path: 
             assert isinstance(reply.text, str | None)
             assert isinstance(reply.finished, bool)
             assert isinstance(reply.failure, str)
+
+
+def judged() -> dict[str, Any]:
+    """Return what a judge said of one policy and its baseline, with every part that it may have."""
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    numbers = ("wins", "ties", "losses", "identical", "invalid", "unanswered", "ordered", "agreed", "decisive", "first")
+    counts = {
+        **dict.fromkeys((*numbers, "rewarded", "reward_agreed"), 3),
+        **{name: dict(share) for name in ("win_rate", "orders_agreement", "first_share", "reward_agreement")},
+    }
+    titles = {"policy_title": "Soup", "baseline_title": "base"}
+    return {
+        **{"schema": 1, "values": ["a"], "judge": {"url": "http://h", "model": "m"}, "level": 0.95, "limit": None},
+        **{"templates": {"a": "t"}, "prompts": {"a": 9}, "left_out": {}, "judges": {"a": counts}},
+        "policies": {"soup": {"id": "soup/a=1", "method": "soup", "weights": {"a": 1.0}, "answers": "key"}},
+        "comparisons": [
+            {"value": "a", "method": "soup", "baseline": "base", **titles, **json.loads(json.dumps(counts))}
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("wins", 10**400),
+        ("wins", -1),
+        ("wins", 10**16),
+        ("win_rate", {"value": 1.5, "low": 0.4, "high": 0.6}),
+        ("win_rate", {"value": 0.5, "low": -0.1, "high": 0.6}),
+        ("win_rate", {"value": 0.5, "low": 0.6, "high": 0.9}),
+        ("win_rate", {"value": 10**400, "low": None, "high": None}),
+    ],
+)
+def test_counts_and_shares_of_a_judge_that_cannot_be_are_no_judgement(key: str, bad: Any) -> None:
+    assert is_judged(judged())
+    content = judged()
+    content["comparisons"][0][key] = bad
+    assert not is_judged(content)
+    ends = judged()
+    ends["comparisons"][0]["win_rate"] = {"value": 1.0, "low": 0.5, "high": 1.0 - 1e-12}  # Wilson's, rounded
+    assert is_judged(ends)
 
 
 def test_there_are_ten_thousand_cases() -> None:

@@ -89,3 +89,9 @@ def test_a_method_off_its_frontier_is_left_out_and_said(tmp_path: Path) -> None:
 def test_weights_written_otherwise_are_told(text: str) -> None:
     with pytest.raises(UserError, match="write VALUE=WEIGHT,VALUE=WEIGHT"):
         read_weights(text)
+
+
+@pytest.mark.parametrize("text", ["helpful=1,helpful=0.2", "helpful=1,harmless=0, helpful =1"])
+def test_a_value_with_two_weights_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="'helpful' has a weight already; give each value one"):
+        read_weights(text)

@@ -24,7 +24,7 @@ def candidate(identity: str, means: Sequence[float], **more: Any) -> dict[str, A
     return {
         "id": identity,
         "method": identity.partition("/")[0],
-        "weights": None if ">" in identity else {"kind": 0.5},
+        "weights": None if ">" in identity else dict.fromkeys(NAMES[: len(means)], 0.5),
         "validation": scores(means, 0.2),
         "test": scores([mean + 1 for mean in means], 0.1),
         "on_frontier": True,
@@ -36,7 +36,7 @@ def candidate(identity: str, means: Sequence[float], **more: Any) -> dict[str, A
 
 def method(name: str) -> dict[str, Any]:
     costs = {"trainings": 1, "trained_pairs": 9, "train_seconds": 1.0, "expand_seconds": 0, "evaluate_seconds": 1.0}
-    return {"title": name, "hypervolume": None, "frontier_points": 1, **costs}
+    return {"title": name, "hypervolume": {"value": 0.5, "low": 0.4, "high": 0.6}, "frontier_points": 1, **costs}
 
 
 def run(folder: Path, rows: Sequence[Mapping[str, Any]], n: int = 2) -> Path:

@@ -190,6 +190,22 @@ def test_results_that_cannot_be_read_are_named(tmp_path: Path, text: str, says: 
         read_results(tmp_path)
 
 
+def test_results_of_the_right_shape_that_the_configuration_does_not_make_are_damaged(
+    demo_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(demo_run[0], tmp_path / "run")
+    right = read_results(folder)
+    names = {row["id"]: f"{row['method']}/{place}" for place, row in enumerate(right["candidates"][1:])}
+    renamed = [{**row, "id": names.get(row["id"], row["id"])} for row in right["candidates"]]
+    without = [row for row in right["candidates"] if row["method"] != "vc-soup"]
+    for changed in ({"candidates": renamed}, {"candidates": without}, {"values": right["values"][::-1]}, {"seed": 9}):
+        (folder / "results.json").write_text(json.dumps({**right, **changed}))
+        with pytest.raises(UserError, match=r"results\.json is damaged \((candidates|values|seed): .*; run the conf"):
+            open_run(folder)
+    (folder / "results.json").write_text(json.dumps(right))
+    assert open_run(folder).results == right
+
+
 class Said(Progress):
     """Keeps what would be shown."""
 

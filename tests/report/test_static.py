@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -111,3 +112,18 @@ def test_weights_outside_the_simplex_and_methods_of_few_weightings_have_no_trian
     for one in candidates:
         one["outside_simplex"] = one["method"] == "soup"
     assert {row["method"] for row in f.TERNARY.table(data).rows} == {"vc-soup"}
+
+
+FORBIDDEN = "\0\x01\x08\x0b\x1b[31m\x1f\ufffe\uffff\ud800\udfff"
+
+
+def test_control_characters_out_of_a_file_end_no_process_and_are_shown_as_unknown(tmp_path: Path) -> None:
+    figure = spec()
+    figure["data"]["values"] = [{"x": 1, "y": 2, "a\x1b": f"<{mark}>"} for mark in FORBIDDEN]
+    figure["encoding"]["text"]["field"] = "a\x1b"
+    figure["title"] = ["tab\tand", f"the rest: {FORBIDDEN}\x9b\U0001f600"]
+    svg = write_files("one", figure, [{"x": 1}], {}, tmp_path)
+    assert ElementTree.fromstring((tmp_path / "one.svg").read_text("utf-8")) is not None
+    assert "\ufffd" in svg and "[31m" in svg and "\U0001f600" in svg
+    assert not set(FORBIDDEN) - set("[31m") & set(svg)
+    assert not set(FORBIDDEN) - set("[31m") & set(standing("one", figure, svg))

@@ -1,11 +1,11 @@
 """The application that the commands join, and what they share: the console, and agreement to a cost."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valuesoup.errors import UserError
+from valuesoup.errors import UserError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,16 +39,21 @@ def _root(
 
 
 def console() -> "Console":
-    """Return what the tables and progress bars are written to."""
+    """Return what the tables and progress bars are written to: names and texts of any file do no harm there."""
     from rich.console import Console
+    from rich.text import Text
+
+    class Screen(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str("\n".join(map(printable, text.split("\n"))), **how)
 
     # A file or a pipe is as wide as a table of many values needs.
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Screen(width=None if sys.stdout.isatty() else 140, emoji=False)
 
 
 def agree(costs: str, agreed: bool) -> None:
     """Say what is to be spent, and go on only where the person agrees."""
-    print(f"to ask: {costs}")
+    print(printable(f"to ask: {costs}"))
     if agreed:
         return
     if not sys.stdin.isatty():

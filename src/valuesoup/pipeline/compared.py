@@ -43,15 +43,18 @@ def read_weights(text: str) -> dict[str, float]:
     """Read ``helpful=0.5,harmless=0.5``.
 
     Raises:
-        UserError: It is written otherwise.
+        UserError: It is written otherwise, or a value has two weights.
     """
-    found = {}
+    found: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
         try:
-            found[name.strip()] = float(number)
+            weight = float(number)
         except ValueError:
             raise UserError(f"weights '{text}': write VALUE=WEIGHT,VALUE=WEIGHT, not '{part}'.") from None
+        if name.strip() in found:
+            raise UserError(f"weights '{text}': '{name.strip()}' has a weight already; give each value one.")
+        found[name.strip()] = weight
     return found
 
 

@@ -2,30 +2,39 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
-from valuesoup.pipeline.written import Part, fault_of
+from valuesoup.pipeline.written import Count, Part, Share, fault_of
+
+ROUNDING = 1e-9
 
 
 class _Share(Part):
-    value: float
-    low: float | None
-    high: float | None
+    value: Share
+    low: Share | None
+    high: Share | None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        if not low - ROUNDING <= self.value <= high + ROUNDING:
+            raise ValueError("the share lies outside its interval")
+        return self
 
 
 class _Counts(Part):
-    wins: NonNegativeInt
-    ties: NonNegativeInt
-    losses: NonNegativeInt
-    identical: NonNegativeInt
-    invalid: NonNegativeInt
-    unanswered: NonNegativeInt
-    ordered: NonNegativeInt
-    agreed: NonNegativeInt
-    decisive: NonNegativeInt
-    first: NonNegativeInt
-    rewarded: NonNegativeInt
-    reward_agreed: NonNegativeInt
+    wins: Count
+    ties: Count
+    losses: Count
+    identical: Count
+    invalid: Count
+    unanswered: Count
+    ordered: Count
+    agreed: Count
+    decisive: Count
+    first: Count
+    rewarded: Count
+    reward_agreed: Count
     win_rate: _Share | None
     orders_agreement: _Share | None
     first_share: _Share | None
@@ -57,9 +66,9 @@ class _Judged(Part):
     values: list[str]
     judge: _Judge
     level: float = Field(gt=0, lt=1)
-    limit: NonNegativeInt | None
+    limit: Count | None
     templates: dict[str, str]
-    prompts: dict[str, NonNegativeInt]
+    prompts: dict[str, Count]
     policies: dict[str, _Policy]
     comparisons: list[_Comparison]
     judges: dict[str, _Counts]

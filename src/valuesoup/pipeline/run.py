@@ -226,8 +226,10 @@ def open_run(folder: str | Path) -> Finished:
 
     Raises:
         UserError: The folder holds no run, or one that has not finished or is damaged (with the command that mends
-            it; nothing is changed here).
+            it; nothing is changed here), or whose results are not what its configuration makes.
     """
+    from valuesoup.pipeline.planned import plan_fault
+
     out = Path(folder)
     if not has_file(out, CONFIG):
         raise UserError(f"{out} is not a run folder: it has no {CONFIG}.")
@@ -241,7 +243,14 @@ def open_run(folder: str | Path) -> Finished:
         if isinstance(found, str):
             raise UserError(f"the run in {out} {found}; `{command(out)}` makes it again.")
         artifacts[node.key] = found
-    return Finished(out, plan, artifacts, read_results(out))
+    results = read_results(out)
+    if fault := plan_fault(results, plan):
+        raise _damaged(out / RESULTS, fault)
+    return Finished(out, plan, artifacts, results)
+
+
+def _damaged(path: Path, fault: str) -> UserError:
+    return UserError(f"{path} is damaged ({fault}); run the configuration again, it makes the file anew.")
 
 
 def _no_number(name: str) -> float:
@@ -266,7 +275,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not isinstance(results, dict) or results.get("schema") != 1:
         raise UserError(f"{path} is not a results file of schema 1.")
     if fault := results_fault(results):
-        raise UserError(f"{path} is damaged ({fault}); run the configuration again, it makes the file anew.")
+        raise _damaged(path, fault)
     return results
 
 

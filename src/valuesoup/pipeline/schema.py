@@ -5,40 +5,53 @@ one would be worse than none.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from valuesoup.pipeline.written import Part, fault_of
+from valuesoup.pipeline.plan import BASE
+from valuesoup.pipeline.written import Cosine, Count, Part, Share, fault_of
+
+Reward = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A mean reward; with larger ones sums and squares leave the range of numbers."""
 
 
-class _Estimate(Part):
-    mean: float
+class _Interval(Part):
     low: float | None
     high: float | None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("the interval has one end only")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError("the interval's ends are the wrong way round")
         return self
 
 
-class _Volume(Part):
-    value: float
-    low: float | None
-    high: float | None
+class _Estimate(_Interval):
+    mean: float
+
+
+class _Score(_Estimate):
+    mean: Reward
+    low: Reward
+    high: Reward
+
+
+class _Volume(_Interval):
+    value: NonNegativeFloat
 
 
 class _Quality(Part):
     fluency: float | None = None
     kl: float | None = None
-    tokens: float | None = None
-    truncated: float | None = None
-    perplexity: float | None = None
-    repetition: float | None = None
-    distinct_1: float | None = None
-    distinct_2: float | None = None
+    tokens: NonNegativeFloat | None = None
+    truncated: Share | None = None
+    perplexity: NonNegativeFloat | None = None
+    repetition: Share | None = None
+    distinct_1: Share | None = None
+    distinct_2: Share | None = None
 
 
 class _Candidate(Part):
@@ -46,15 +59,15 @@ class _Candidate(Part):
     method: str = Field(min_length=1)
     weights: dict[str, float] | None
     outside_simplex: bool
-    validation: dict[str, _Estimate] | None
-    test: dict[str, _Estimate] | None
+    validation: dict[str, _Score]
+    test: dict[str, _Score] | None
     truth: dict[str, float] | None = None
     quality: _Quality | None
     on_frontier: bool
     on_overall_frontier: bool = False
-    frontier_probability: float | None = None
-    prompts: NonNegativeInt | None = None
-    smoothed: dict[str, _Estimate] | None = None
+    frontier_probability: Share | None = None
+    prompts: Count | None = None
+    smoothed: dict[str, _Score] | None = None
 
 
 class _Optimism(Part):
@@ -64,59 +77,63 @@ class _Optimism(Part):
 
 
 class _Search(Part):
-    candidates: int
-    measured: int
-    left: int
-    answers: int
-    all_answers: int
-    kept: float | None
+    candidates: Count
+    measured: Count
+    left: Count
+    answers: Count
+    all_answers: Count
+    kept: NonNegativeFloat | None
 
 
 class _Method(Part):
     title: str
-    hypervolume: _Volume | None
-    frontier_points: NonNegativeInt
-    trainings: NonNegativeInt
-    trained_pairs: NonNegativeInt | None
-    train_seconds: float | None
-    expand_seconds: float
-    evaluate_seconds: float | None
-    composition_error: float | None = None
+    hypervolume: _Volume
+    frontier_points: Count
+    trainings: Count
+    trained_pairs: Count | None
+    train_seconds: NonNegativeFloat | None
+    expand_seconds: NonNegativeFloat
+    evaluate_seconds: NonNegativeFloat | None
+    composition_error: NonNegativeFloat | None = None
     optimism: _Optimism | None = None
     search: _Search | None = None
 
 
 class _RewardModel(Part):
-    validation_accuracy: float | None
-    validation_pairs: NonNegativeInt | None = None
-    pairs: NonNegativeInt | None
+    validation_accuracy: Share | None
+    validation_pairs: Count | None = None
+    pairs: Count | None
 
 
 class _Filter(Part):
     tau: float | None
-    pairs: NonNegativeInt
-    kept: NonNegativeInt
-    flipped: NonNegativeInt = 0
-    undefined: NonNegativeInt
+    pairs: Count = Field(ge=1)
+    kept: Count
+    flipped: Count = 0
+    undefined: Count
+
+    @model_validator(mode="after")
+    def _of_the_pairs(self) -> Self:
+        if max(self.kept, self.undefined) > self.pairs or self.flipped > self.kept:
+            raise ValueError("more pairs are kept, flipped or undefined than there are")
+        return self
 
 
 class _Geometry(Part):
-    cosine: float | None
+    cosine: Cosine | None
     l2: float | None
     hsic: float | None
 
 
-class _Cosine(Part):
+class _Cosine(_Interval):
     first: str
     second: str
-    cosine: float | None
-    low: float | None
-    high: float | None
+    cosine: Cosine | None
     ceiling: float
 
 
 class _Conflict(Part):
-    pairs: dict[str, NonNegativeInt]
+    pairs: dict[str, Count]
     between: list[_Cosine]
 
 
@@ -136,22 +153,20 @@ class _Path(Part):
 
 
 class _Connectivity(Part):
-    pairs: dict[str, NonNegativeInt]
+    pairs: dict[str, Count]
     paths: list[_Path]
 
 
-class _Correlation(Part):
+class _Correlation(_Interval):
     over: str
     dataset: str | None
     first: str
     second: str
-    count: NonNegativeInt
-    mean: float
-    low: float | None
-    high: float | None
+    count: Count
+    mean: Cosine
 
 
-class _Difference(Part):
+class _Difference(_Interval):
     first: str
     second: str
     value: float
@@ -162,11 +177,11 @@ class _Difference(Part):
 class _Results(Part):
     schema_: Literal[1] = Field(alias="schema")
     values: list[str] = Field(min_length=1)
-    seed: NonNegativeInt
-    candidates: list[_Candidate]
+    seed: Count
+    candidates: list[_Candidate] = Field(min_length=1)
     methods: dict[str, _Method]
-    reference_point: dict[str, float]
-    best_point: dict[str, float]
+    reference_point: dict[str, Reward]
+    best_point: dict[str, Reward]
     reward_models: dict[str, _RewardModel] = Field(default={})
     filters: dict[str, dict[str, _Filter]]
     trainings: dict[str, dict[str, dict[str, Any]]] = Field(default={})
@@ -184,6 +199,9 @@ class _Results(Part):
             raise ValueError("a value is named twice, or not at all")
         if not values == set(self.reference_point) == set(self.best_point):
             raise ValueError("reference_point and best_point need a number for each of the values")
+        for value, worst in self.reference_point.items():
+            if not worst < self.best_point[value]:
+                raise ValueError(f"the reference_point of '{value}' is not below its best_point")
         seen = set()
         for row in self.candidates:
             if row.id in seen:
@@ -195,8 +213,17 @@ class _Results(Part):
                 scores = getattr(row, name)
                 if scores is not None and set(scores) != values:
                     raise ValueError(f"candidate '{row.id}' needs in {name} a score for each of the values")
-            if not set(row.weights or ()) <= values:
-                raise ValueError(f"candidate '{row.id}' has a weight for what is none of the values")
+            if row.weights is not None and set(row.weights) != values:
+                raise ValueError(f"candidate '{row.id}' needs a weight for each of the values, or null for all")
+            if row.id != BASE if row.method == BASE else not row.id.startswith(f"{row.method}/"):
+                raise ValueError(f"candidate '{row.id}' is not named after its method '{row.method}'")
+        if BASE not in seen:
+            raise ValueError(f"there is no candidate '{BASE}'")
+        for part in ("filters", "trainings", "expansions", "geometry", "connectivity"):
+            if not set(getattr(self, part)) <= set(self.methods):
+                raise ValueError(f"{part} tells of what is not among methods")
+        if not set(self.reward_models) <= values:
+            raise ValueError("reward_models tells of what is none of the values")
         for name, of in self.methods.items():
             if of.optimism is not None and set(of.optimism.drop) != values:
                 raise ValueError(f"the optimism of '{name}' needs a drop for each of the values")

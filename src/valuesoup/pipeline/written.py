@@ -1,10 +1,16 @@
 """What the schemas of a run's own JSON files share: how strictly they are read, and how a fault is told."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuesoup.errors import first_fault
+
+Count = Annotated[int, Field(ge=0, le=10**15)]
+"""How many; more than that is no count, and could not be reckoned with."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Cosine = Annotated[float, Field(ge=-1 - 1e-6, le=1 + 1e-6)]
+"""A cosine or a correlation, which rounding takes past its ends."""
 
 
 class Part(BaseModel):

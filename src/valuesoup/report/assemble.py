@@ -114,7 +114,7 @@ def with_titles(results: Mapping[str, Any]) -> Results:
             ],
             "differences": [
                 {**row, **{side: titles.get(row[side], row[side]) for side in ("first", "second")}}
-                for row in results["differences"]
+                for row in results.get("differences", ())
             ],
             **{part: renamed(results[part]) for part in ("methods", "filters", "geometry")},
             **{part: renamed(results.get(part, {})) for part in ("conflict", "connectivity")},

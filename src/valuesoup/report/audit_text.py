@@ -9,6 +9,7 @@ import numpy as np
 from valuesoup.consistency import LADDER, gap_correlation, opposite_signs
 from valuesoup.report.summary import equal_gaps
 from valuesoup.report.tables import number
+from valuesoup.report.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,38 +26,36 @@ def print_audit(found: "Mapping[str, DatasetAudit]", console: "Console", show: i
         console: Where to.
         show: How many conflicting pairs per data set.
     """
-    from rich.markup import escape
-
     summary = _table("Value consistency", "data set", "pairs", "undefined", "10 %", "median", "90 %")
     matrix = _table("Conflict between two values", "data set", "values", "opposite signs", "correlation of gaps")
     for name, of in found.items():
         defined = of.consistency[~np.isnan(of.consistency)]
         quantiles = np.quantile(defined, [0.1, 0.5, 0.9]).tolist() if len(defined) else [None] * 3
         undefined = f"{len(of.gaps) - len(defined):,}"
-        summary.add_row(escape(name), f"{len(of.gaps):,}", undefined, *(number(x, 2) for x in quantiles))
+        summary.add_row(cell(name), f"{len(of.gaps):,}", undefined, *(number(x, 2) for x in quantiles))
         opposite, correlation = opposite_signs(of.gaps), gap_correlation(of.gaps)
         for i, j in combinations(range(len(of.values)), 2):
-            both = escape(f"{of.values[i]} × {of.values[j]}")
+            both = cell(f"{of.values[i]} × {of.values[j]}")
             linked = None if np.isnan(correlation[i, j]) else float(correlation[i, j])
-            matrix.add_row(escape(name), both, f"{opposite[i, j]:.1%}", number(linked, 2))
-    kept = _table("Pairs kept at a threshold τ", "τ", *(escape(name) for name in found))
+            matrix.add_row(cell(name), both, f"{opposite[i, j]:.1%}", number(linked, 2))
+    kept = _table("Pairs kept at a threshold τ", "τ", *(cell(name) for name in found))
     for place, tau in enumerate(LADDER):
         kept.add_row(f"{tau:g}", *(f"{of.retention[place] / len(of.gaps):.0%}" for of in found.values()))
     for table in (summary, kept, matrix):
         console.print(table)
     for name, of in found.items():
         for sentence in equal_gaps(name, of.values, of.gaps):
-            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            say(console, sentence)
     for name, of in found.items():
         for pair in of.conflicts[:show]:
             gaps = ", ".join(f"{value} {gap:+.2f}" for value, gap in pair.gaps.items())
-            console.print(f"{name}, pair {pair.id}: {gaps}", markup=False, highlight=False)
+            say(console, f"{name}, pair {pair.id}: {gaps}")
             for side, text in (
                 ("prompt", pair.prompt[-1]["content"]),
                 ("chosen", pair.chosen),
                 ("rejected", pair.rejected),
             ):
-                console.print(f"    {side:<9}{' '.join(text.split())[:160]}", markup=False, highlight=False)
+                say(console, f"    {side:<9}{' '.join(text.split())[:160]}")
 
 
 def _table(title: str, *headings: str) -> "Table":

@@ -9,6 +9,7 @@ from valuesoup.errors import UserError
 from valuesoup.report.model import ReportData
 from valuesoup.report.study import policy_label
 from valuesoup.report.tables import NONE, PageTable, interval, number
+from valuesoup.report.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +107,6 @@ def print_comparison(compared: Compared, console: "Console") -> None:
         console: Where to print.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     for title, content in (
@@ -118,15 +118,15 @@ def print_comparison(compared: Compared, console: "Console") -> None:
             continue
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         if "policy" in content.headings:
-            table.caption, table.caption_justify = f"policy: weights {escape(' / '.join(compared['values']))}", "left"
+            table.caption, table.caption_justify = f"policy: weights {cell(' / '.join(compared['values']))}", "left"
         for place, heading in enumerate(content.headings):
             words = place < content.words
-            table.add_column(escape(heading), justify="left" if words else "right", overflow="fold", no_wrap=not words)
+            table.add_column(cell(heading), justify="left" if words else "right", overflow="fold", no_wrap=not words)
         for row in content.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(cell, row))
         console.print(table)
     for sentence in summarise_comparison(compared):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        say(console, sentence)
 
 
 def methods_table(compared: Compared, brief: bool = False) -> PageTable:

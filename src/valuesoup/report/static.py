@@ -29,6 +29,8 @@ MOST_INLINE = 300_000
 """Characters of a drawing that stands on the page as SVG; one of more marks stands there as PNG."""
 MOST_WIDTH = 900
 """Width of that PNG, in pixels."""
+_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold (Extensible Markup Language 1.0, production 2), lone surrogates among them."""
 
 
 def write_files(
@@ -106,8 +108,20 @@ def _svg(spec: Mapping[str, Any], theme: Mapping[str, Any]) -> str:
 
     narrow = "concat" not in spec and spec.get("width") == COLUMN
     config = {**theme, "legend": {**theme["legend"], "columns": 4}} if narrow else theme
+    drawable = _drawable({**spec, "config": config})
     # No address is allowed: a specification is text of the run and must not load anything.
-    return str(vl_convert.vegalite_to_svg({**spec, "config": config}, vl_version=VEGALITE, allowed_base_urls=[]))
+    return str(vl_convert.vegalite_to_svg(drawable, vl_version=VEGALITE, allowed_base_urls=[]))
+
+
+def _drawable(thing: Any) -> Any:
+    """The thing with U+FFFD for each character that would end the process: no SVG may hold it."""
+    if isinstance(thing, str):
+        return _NO_XML.sub("\ufffd", thing)
+    if isinstance(thing, Mapping):
+        return {_drawable(key): _drawable(part) for key, part in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_drawable(part) for part in thing]
+    return thing
 
 
 def _png(svg: str, most: int = PNG_WIDTH) -> bytes:

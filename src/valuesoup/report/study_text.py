@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from valuesoup.report.terminal import cell, say
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -23,18 +25,16 @@ def print_study(combined: Mapping[str, Any], console: "Console") -> None:
     table = Table(box=box.SIMPLE_HEAD, title=f"Test scores over {len(combined['seeds'])} seeds", title_justify="left")
     table.add_column("policy", overflow="fold")
     for heading in (*combined["values"], "average", "hypervolume"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(cell(heading), justify="right", no_wrap=True)
     for point in combined["points"]:
         volume = combined["methods"][point["method"]]["hypervolume"]
         cells = [*(point["scores"][value] for value in combined["values"]), point["average"], volume]
         label = policy_label(point["id"], weights.get(point["id"]))
-        table.add_row(f"{point['method']} {label}".strip(), *map(_estimate, cells))
+        table.add_row(cell(f"{point['method']} {label}".strip()), *map(_estimate, cells))
     console.print(table)
     shown = {point["method"] for point in combined["points"]}
     if missing := [name for name in combined["methods"] if name not in shown]:
-        console.print(
-            f"No row for {', '.join(missing)}: in some seed no candidate is on the frontier.", highlight=False
-        )
+        say(console, f"No row for {', '.join(missing)}: in some seed no candidate is on the frontier.")
 
 
 def _estimate(spread: Mapping[str, Any]) -> str:

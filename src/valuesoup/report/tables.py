@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from valuesoup.report.costs import Cost, costs
 from valuesoup.report.model import ReportData, Weights, is_base, shown_scores, weights_text
 from valuesoup.report.schema import CandidateResult, Estimate, Results
+from valuesoup.report.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,7 +131,6 @@ def print_frontier(results: Results, console: "Console") -> None:
             are shown, at even places in their order, and the others counted.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     rows = frontier_table(results)
@@ -139,7 +139,7 @@ def print_frontier(results: Results, console: "Console") -> None:
     splits = " and ".join(sorted({row.split for row in rows if row.scores}))
     table = Table(
         title=f"Frontier, {splits} scores" if splits else "Frontier",
-        caption=f"weights: {escape(' / '.join(values))}" + ("; * outside the simplex" if outside else ""),
+        caption=f"weights: {cell(' / '.join(values))}" + ("; * outside the simplex" if outside else ""),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -149,19 +149,19 @@ def print_frontier(results: Results, console: "Console") -> None:
     table.add_column("method", no_wrap=True)
     table.add_column("weights", overflow="fold")
     for name in (*values, "P(front)", "fluency"):
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(cell(name), justify="right", overflow="fold")
     for method, own in groupby(rows, key=lambda row: row.method):
         points = list(own)
         for row in _evenly(points):
             scores = [_plus_minus(row.scores.get(value)) for value in values]
             quality = (number(row.probability, 2), number(row.fluency, 2))
-            cells = (escape(row.method), escape(_short_weights(row, values)), *scores, *quality)
+            cells = (cell(row.method), cell(_short_weights(row, values)), *scores, *quality)
             table.add_row(*cells, style="dim" if row.base else None)
         if len(points) > MOST_SHOWN:
-            table.add_row(escape(method), f"… and {len(points) - MOST_SHOWN} more", style="dim")
+            table.add_row(cell(method), f"… and {len(points) - MOST_SHOWN} more", style="dim")
     for method in {c["method"]: None for c in results.get("candidates") or () if not is_base(c)}:
         if all(row.method != method for row in rows):
-            table.add_row(escape(method), "none: text below the fluency bound", style="dim")
+            table.add_row(cell(method), "none: text below the fluency bound", style="dim")
     console.print(table)
 
 
@@ -206,18 +206,17 @@ class PageTable:
 def print_tables(tables: Iterable[tuple[str, PageTable]], remarks: Iterable[str], console: "Console") -> None:
     """Print tables of a page under their headings, and sentences below them."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     for title, content in tables:
-        table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=cell(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for place, heading in enumerate(content.headings):
-            table.add_column(escape(heading), justify="left" if place < content.words else "right")
+            table.add_column(cell(heading), justify="left" if place < content.words else "right")
         for row in content.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(cell, row))
         console.print(table)
     for sentence in remarks:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        say(console, sentence)
 
 
 def methods_table(data: ReportData) -> PageTable:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from valuesoup.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -80,7 +82,7 @@ class Progress:
         from rich.progress import Progress as RichProgress
 
         columns = (
-            TextColumn("[progress.description]{task.description}"),
+            TextColumn("{task.description}", style="progress.description", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -94,16 +96,16 @@ class Progress:
                 self._rich = None
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line; names in it may be out of files that nobody trusts."""
         if self.console is not None:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
             sys.stdout.flush()
 
     def task(self, label: str, total: int, unit: str = "") -> Task:
         """Start a task of ``total`` steps; use it as a context manager."""
         task = Task(self, label, total, unit)
         if self._rich is not None:
-            task._bar = self._rich.add_task(label, total=total)
+            task._bar = self._rich.add_task(printable(label), total=total)
         return task
 
     def _show(self, task: Task) -> None:

@@ -101,7 +101,7 @@ def test_numbers_in_scientific_notation_without_a_point_are_numbers() -> None:
 def test_a_wrong_value_is_answered_with_the_override_and_what_would_be_right(override: str, says: str) -> None:
     text = complaint(GOOD, override)
     assert says in text
-    assert text.startswith(f"--set {override}: ")
+    assert text.startswith(f"--set {override.partition('=')[0]}: ")
     assert "\n" not in text
 
 
@@ -114,3 +114,46 @@ def test_names_that_could_not_name_a_folder_are_no_values(name: str) -> None:
 def test_names_that_yaml_takes_for_something_else_are_names() -> None:
     config = parse(GOOD.replace("  kind: {", "  no: {"))
     assert list(config.values) == ["False", "wise"]
+
+
+HUGE = "99999999999999999999"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"training.{name}={HUGE}" for name in ("rank", "batch_size", "accumulate", "max_length", "evaluations")),
+        *(f"training.{name}=1.0e+308" for name in ("epochs", "alpha", "beta", "likelihood", "learning_rate")),
+        "training.max_grad_norm=1.0e+308",
+        "training.rank=5000000",
+        *(f"generation.{name}={HUGE}" for name in ("max_new_tokens", "max_prompt_tokens", "temperature", "batch_rows")),
+        *(f"evaluation.{name}={HUGE}" for name in ("test_prompts", "validation_prompts", "resamples", "samples")),
+        *(f"values.kind.data={{path: x.jsonl, {name}: {HUGE}}}" for name in ("limit", "max_words", "pairs_per_prompt")),
+        *(f"values.kind.reward={{model: x, {name}: {HUGE}}}" for name in ("logit", "max_length")),
+        *(
+            f"base={{pretrain: {{{name}: {HUGE}}}}}"
+            for name in ("vocabulary", "hidden", "layers", "heads", "context", "steps", "batch_size", "learning_rate")
+        ),
+        *(
+            f"generation.endpoint={{url: 'http://h/v1', {name}: {HUGE}}}"
+            for name in ("concurrency", "timeout", "retries")
+        ),
+        f"generation.endpoint={{url: 'http://h/v1', parity: {{prompts: {HUGE}, tolerance: 1}}}}",
+        f"methods=[{{preset: soup, training: {{rank: {HUGE}}}}}]",
+        f"seed={HUGE}",
+    ],
+)
+def test_no_number_is_without_an_upper_bound(override: str) -> None:
+    text = complaint(GOOD, override)
+    assert "less than" in text
+    assert "\n" not in text
+
+
+def test_a_device_has_a_number_of_three_digits_at_most() -> None:
+    assert "base.device" in complaint(GOOD, "base.device=cuda:999999999999")
+    assert parse(GOOD, "base.device=cuda:15").base.device == "cuda:15"
+
+
+def test_bounds_are_wide_enough_for_the_largest_runs() -> None:
+    large = ["training.rank=4096", "training.max_length=10000000", "training.batch_size=65536", "training.epochs=1000"]
+    assert parse(GOOD, *large, "training.max_grad_norm=1.0e+9").training.rank == 4096

@@ -34,16 +34,16 @@ def test_overrides_reach_into_sections_and_lists_and_make_sections() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("training.rank", "--set training.rank: write key.path=value"),
-        ("=3", "--set =3: write key.path=value"),
-        ("a..b=3", "--set a..b=3: write key.path=value"),
+        ("training.rank", "--set: write key.path=value"),
+        ("=3", "--set: write key.path=value"),
+        ("a..b=3", "--set a..b: write key.path=value"),
         ("training.rank=[", "not valid YAML"),
         ("title=2020-13-45", "not valid YAML (month must be in 1..12)"),
-        ("title.x=1", "--set title.x=1: title is not a section."),
+        ("title.x=1", "--set title.x: title is not a section."),
         ("values.wise.data.2.limit=1", "'2' must be a place in a list of 2, counted from 0."),
         ("values.wise.data.x=1", "'x' must be a place in a list of 2"),
-        ("trainin.rank=3", "--set trainin.rank=3: unknown key trainin; did you mean 'training'?"),
-        ("training.ranc=3", "--set training.ranc=3: unknown key training.ranc; did you mean 'rank'?"),
+        ("trainin.rank=3", "--set trainin.rank: unknown key trainin; did you mean 'training'?"),
+        ("training.ranc=3", "--set training.ranc: unknown key training.ranc; did you mean 'rank'?"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, says: str) -> None:
@@ -124,3 +124,37 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "gone.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "generation.endpoint={url: 'http://u:HIDDEN@h/v1'}",
+        "generation.endpoint={url: 'http://h/v1#HIDDEN'}",
+        "generation.endpoint={url: 'http://h/v1', api_key: HIDDEN}",
+        "generation.endpoint=http://u:HIDDEN@h/v1",
+        "base.token=HIDDEN",
+        "base.model=https://u:HIDDEN@h/x",
+        "base.token=[HIDDEN",
+        "values.kind.data=https://u:HIDDEN@h/x",
+        "values.kind.data={path: 'https://h/x?token=HIDDEN'}",
+        "values.kind.reward={model: 'https://u:HIDDEN@h/x'}",
+        "https://u:HIDDEN@h/x",
+    ],
+)
+def test_a_refused_override_does_not_repeat_its_value_which_may_be_a_secret(override: str) -> None:
+    text = complaint(GOOD, override)
+    assert "HIDDEN" not in text
+    assert text.startswith(f"--set {override.partition('=')[0]}" if "=" in override else "--set: ")
+
+
+@pytest.mark.parametrize("text", [r'title: "\ud800"', r'values: {"\udfff": 1}', r'methods: [["a", "\ud83d\ude00"]]'])
+def test_half_a_character_is_named_with_its_line(text: str) -> None:
+    assert complaint(f"seed: 1\n{text}\n").splitlines()[0].endswith("takes; write the whole character.")
+    assert "line 2: holds half a character" in complaint(f"seed: 1\n{text}\n")
+
+
+def test_half_a_character_in_an_override_is_refused() -> None:
+    assert "--set title, line 1: holds half a character" in complaint(GOOD, r'title="\ud800"')
+    assert "a key is text in UTF-8" in complaint(GOOD, "title\udcff=1")
+    assert parse(GOOD, 'title="\U0001f600"').title == "\U0001f600"

@@ -255,7 +255,12 @@ def test_without_the_package_the_command_to_install_it_is_given(
     [
         ({"url": "localhost:8000"}, "url is like http://127.0.0.1:8000/v1"),
         ({"url": "http://me:secret@host/v1"}, "url holds no key"),
+        ({"url": "http://host:secret/v1"}, "url is like http://127.0.0.1:8000/v1"),
+        ({"url": "http://host:99999/v1"}, "url is like http://127.0.0.1:8000/v1"),
+        ({"url": "http://[host/v1"}, "url is like http://127.0.0.1:8000/v1"),
         ({"url": "http://host/v1?api_key=secret"}, "url holds no key"),
+        ({"url": "http://host/v1#secret"}, "url holds no key"),
+        ({"url": "http://me:sec/ret@host/v1"}, "url holds no key"),
         ({"retries": -1}, "greater than or equal to 0"),
         ({"timeout": float("inf")}, "finite number"),
         ({"key": "secret"}, "Extra inputs"),
@@ -264,3 +269,18 @@ def test_without_the_package_the_command_to_install_it_is_given(
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Endpoint(**{"url": "http://127.0.0.1:8000/v1", "model": "m", **settings})
+
+
+def test_an_answer_that_holds_the_key_is_stored_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-0123456789")
+    file = tmp_path / "a.jsonl"
+    with serving(lambda text, before: "your key is sk-secret-0123456789.") as served:
+        assert texts(ask(endpoint(served), conversations("a"), file)) == ["your key is [key]."]
+    assert "sk-secret" not in file.read_text()
+    assert texts(ask(endpoint(served), conversations("a"), file)) == ["your key is [key]."]
+
+
+def test_a_key_that_is_a_word_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with serving(lambda text, before: "there is none") as served:
+        assert texts(ask(endpoint(served), conversations("a"), tmp_path / "a.jsonl")) == ["there is none"]

@@ -11,8 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    NonNegativeInt,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -20,6 +18,7 @@ from pydantic import (
 
 from valuesoup.endpoint import GenerationServer
 from valuesoup.errors import UserError, did_you_mean, first_fault
+from valuesoup.limits import Batch, Count, Location, Seed
 from valuesoup.methods import COMPARED, Expanded, Method, preset
 from valuesoup.methods.choices import ObjectiveChoice, PairsChoice, WeightsChoice
 from valuesoup.methods.compositions import CompositionChoice
@@ -28,9 +27,6 @@ from valuesoup.search.settings import Racing
 from valuesoup.training.settings import PretrainSettings, TrainingSettings
 
 _Located = TypeVar("_Located", bound=BaseModel)
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What every generator of random numbers takes."""
 
 
 class Section(BaseModel):
@@ -42,7 +38,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where rows come from."""
 
-    path: str | None = None
+    path: Location | None = None
     """A hub id, a file (json, jsonl, jsonl.gz, csv, parquet), a folder of such files, or a saved data set."""
     function: str | None = None
     """Instead of a path: a Python function ``module:function`` that yields rows."""
@@ -54,11 +50,11 @@ class DataConfig(Section):
     """Split of a hub data set or a folder."""
     label: str | None = None
     """Which label or attribute says what was chosen, where rows carry several."""
-    pairs_per_prompt: PositiveInt = 1
+    pairs_per_prompt: Count = 1
     """Of several scored answers to a prompt, at most this many pairs."""
-    limit: PositiveInt | None = None
+    limit: Count | None = None
     """Read at most this many rows."""
-    max_words: PositiveInt | None = None
+    max_words: Count | None = None
     """Drop pairs whose prompt and longer response have more words than this; they are counted."""
 
     @model_validator(mode="after")
@@ -82,19 +78,19 @@ class RewardConfig(Section):
 
     train: RewardTraining | None = None
     """Train a reward model on the value's own pairs, starting from the base."""
-    model: str | None = None
+    model: Location | None = None
     """A sequence classifier: hub id or folder."""
     function: str | None = None
     """A Python function ``module:function`` of prompts and answers."""
     column: str | None = None
     """Score the pairs by their columns chosen_score/NAME and rejected_score/NAME instead."""
-    logit: NonNegativeInt = 0
+    logit: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Which output of the classifier is the reward."""
     sign: Literal[1, -1] = 1
     """-1 for a cost model."""
     template: str | None = None
     """chat, human-assistant, or a text with {prompt} and {response}; by default what the tokenizer has."""
-    max_length: PositiveInt | None = None
+    max_length: Count | None = None
     """Most tokens of prompt and response."""
     truncate_prompt: bool = False
     """Cut too long prompts from the left (counted) instead of stopping."""
@@ -129,7 +125,7 @@ class ValueConfig(Section):
 class BaseConfig(Section):
     """The base model π_0, loaded or made here."""
 
-    model: str | None = None
+    model: Location | None = None
     """Hub id or folder of a causal language model."""
     pretrain: PretrainSettings | None = None
     """Instead: make a small one from dialogues."""
@@ -142,7 +138,7 @@ class BaseConfig(Section):
     """Of the frozen weights; auto takes the checkpoint's own."""
     quantize: Literal["nf4", "int8"] | None = Field(None, exclude_if=lambda kind: kind is None)
     """Keep the frozen weights of linear layers in 4 bits (nf4, QLoRA) or 8 (int8, LLM.int8()); dtype is of all else."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d{1,3})?)$")
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""
@@ -159,13 +155,13 @@ class BaseConfig(Section):
 class GenerationConfig(Section):
     """How candidates answer."""
 
-    max_new_tokens: PositiveInt = 200
+    max_new_tokens: Count = 200
     """Longest answer."""
-    max_prompt_tokens: PositiveInt = 512
+    max_prompt_tokens: Count = 512
     """Longer held-out prompts are left out and counted."""
-    temperature: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """1 draws from the policy itself, whose expected reward Eq. 4 asks for; 0 takes the likeliest token."""
-    batch_rows: PositiveInt = 96
+    batch_rows: Batch = 96
     """Answers written at once; changes the speed, and an answer only where rounding decides a token."""
     endpoint: GenerationServer | None = Field(None, exclude_if=lambda server: server is None)
     """An OpenAI-compatible server that writes the answers of the evaluation, of every method; by default they are
@@ -175,13 +171,13 @@ class GenerationConfig(Section):
 class EvaluationConfig(Section):
     """How candidates are judged."""
 
-    test_prompts: PositiveInt = 200
+    test_prompts: Count = 200
     """Per value, never in training."""
-    validation_prompts: PositiveInt = 50
+    validation_prompts: Count = 50
     """Per value, never in training; the frontier is taken on them."""
     prompts: Literal["all", "own"] = "all"
     """Measure value i on the held-out prompts of every data set, or of its own only, as the authors' scripts do."""
-    resamples: PositiveInt = 1000
+    resamples: Annotated[int, Field(gt=0, le=10**5)] = 1000
     """Bootstrap resamples."""
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Of the intervals."""
@@ -189,7 +185,7 @@ class EvaluationConfig(Section):
     """A Python function ``module:function`` that gives 1 for a sound answer and 0 for a broken one."""
     fluency_bound: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Candidates of lower fluency on validation are marked and leave the frontier."""
-    samples: NonNegativeInt = 8
+    samples: Annotated[int, Field(ge=0, le=10**6)] = 8
     """Test prompts whose answers the report shows side by side."""
     diagnostics: bool = True
     """Measure gradient conflict and merging gaps too: on samples of pairs, for a few percent of a run."""
@@ -295,9 +291,7 @@ class RunConfig(Section):
     base: BaseConfig
     """The base model."""
     methods: tuple[Annotated[MethodConfig, BeforeValidator(_method_entry)], ...] = Field(
-        default=COMPARED,
-        min_length=1,
-        validate_default=True,
+        default=COMPARED, min_length=1, validate_default=True
     )
     """What to compare."""
     training: TrainingSettings = TrainingSettings()

@@ -47,10 +47,11 @@ def parse_config(text: str, name: str, overrides: Iterable[str] = ()) -> RunConf
     origins = {tuple(map(str, place)): f"{name}, line {line}" for place, line in lines.items()}
     for override in overrides:
         keys = _override(content, override)
+        shown = f"--set {'.'.join(keys)}"
         origins = {place: origin for place, origin in origins.items() if place[: len(keys)] != keys}
-        origins[keys] = f"--set {override}"
+        origins[keys] = shown
         for end in range(1, len(keys)):  # sections that the override makes
-            origins.setdefault(keys[:end], f"--set {override}")
+            origins.setdefault(keys[:end], shown)
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
@@ -95,13 +96,18 @@ def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _check_tree(tree: yaml.Node | None, name: str) -> None:
-    """Refuse keys given twice, of which YAML silently takes the last, and anchors that repeat without end."""
+    """Refuse keys given twice, of which YAML silently takes the last, anchors without end, and halves of characters."""
     waiting, seen = [tree], 0
     while waiting:
         node = waiting.pop()
         seen += 1
         if seen > MOST_NODES:
             raise UserError(f"{name}: its anchors (&, *) repeat each other to more than {MOST_NODES} entries.")
+        if isinstance(node, yaml.ScalarNode) and not _is_text(node.value):
+            raise UserError(
+                f"{name}, line {node.start_mark.line + 1}: holds half a character (\\ud800 to \\udfff), which no file "
+                "takes; write the whole character."
+            )
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
@@ -114,6 +120,15 @@ def _check_tree(tree: yaml.Node | None, name: str) -> None:
                     )
                 first[str(key.value)] = line
                 waiting += [key, value]
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a text can be written to a file; JSON's two escapes of one emoji are two halves in YAML."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -138,18 +153,22 @@ def _truths(content: Any, read: Any, place: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _override(content: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Set what an override says and return its place."""
+    """Set what an override says and return its place; its value may be a secret, and is in no message."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise UserError(f"--set {override}: write key.path=value, e.g. --set training.epochs=1.")
-    _, value = _read(text, f"--set {override}")
+        shown = f" {path}" if equals and path.strip() else ""
+        raise UserError(f"--set{shown}: write key.path=value, e.g. --set training.epochs=1.")
+    if not _is_text(path):
+        raise UserError(f"--set {path}: a key is text in UTF-8.")
+    name = f"--set {path.strip()}"
+    _, value = _read(text, name)
     here: Any = content
     for place, key in enumerate(keys):
         last = place == len(keys) - 1
         if isinstance(here, list):
             if not key.isdigit() or int(key) >= len(here):
-                raise UserError(f"--set {override}: '{key}' must be a place in a list of {len(here)}, counted from 0.")
+                raise UserError(f"{name}: '{key}' must be a place in a list of {len(here)}, counted from 0.")
             if last:
                 here[int(key)] = value
             else:
@@ -160,7 +179,7 @@ def _override(content: dict[str, Any], override: str) -> tuple[str, ...]:
             else:
                 here = here.setdefault(key, {})
         else:
-            raise UserError(f"--set {override}: {'.'.join(keys[:place])} is not a section.")
+            raise UserError(f"{name}: {'.'.join(keys[:place])} is not a section.")
     return tuple(keys)
 
 
@@ -195,6 +214,8 @@ def _sentence(fault: Any, name: str, origins: Mapping[tuple[str, ...], str], con
         return f"{where}: {key}.kind: there is no '{fault['ctx']['tag']}'{did_you_mean(fault['ctx']['tag'], known)}"
     given = fault.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
+    if isinstance(given, str) and "://" in given:  # an address may hold a key
+        shown = ", not an address"
     message = fault["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
     if kind == "value_error":
         shown = ""

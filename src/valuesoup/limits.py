@@ -1,9 +1,39 @@
-"""What a machine or a model cannot do: memory that is short, refused ways to compute, positions that are scaled."""
+"""What cannot be: numbers and places that a setting may not name, what a machine or a model cannot do."""
 
-from typing import Any
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What a model raises that cannot be computed in a way that is tried on it."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def is_address(path: str) -> bool:
+    """Tell whether a text is a URL, which nothing is read from, and which may hold a key."""
+    return _ADDRESS.match(path) is not None
+
+
+def _no_address(path: str) -> str:
+    if is_address(path):
+        raise ValueError("give a folder, a file or a hub id, not an address")
+    return path
+
+
+Location = Annotated[str, AfterValidator(_no_address)]
+"""A folder, a file or a hub id."""
+Count = Annotated[int, Field(gt=0, le=10**9)]
+"""How many there are of rows, prompts, tokens, words or steps; beyond it a number is a slip of the hand."""
+Amount = Annotated[float, Field(gt=0, le=1e6)]
+"""A factor, a rate or a time in seconds."""
+Batch = Annotated[int, Field(gt=0, le=2**20)]
+"""Rows computed at once."""
+Rank = Annotated[int, Field(gt=0, le=2**16)]
+"""Rank of a LoRA."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator of random numbers takes."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -21,18 +51,21 @@ def refusal(error: Exception) -> str:
 
 
 def loading_fault(error: Exception) -> str:
-    """Return in words why a model's files do not load; what is no fault of theirs is raised again.
+    """Return in words why a model's files do not load; memory that is short is no fault of theirs, and is raised again.
 
     Args:
-        error: What transformers raised.
+        error: What transformers raised, and it raises whatever a damaged configuration makes Python raise.
     """
-    from safetensors import SafetensorError
-
     if type(error).__name__ == "UnpicklingError":  # torch's advice would be to run what the file holds
         return "a torch file of it is damaged or holds more than weights, and nothing else is loaded"
-    if not isinstance(error, OSError | ValueError | KeyError | RuntimeError | SafetensorError) or out_of_memory(error):
+    if isinstance(error, MemoryError) or out_of_memory(error):
         raise error
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    kind = type(error).__name__
+    if isinstance(error, AttributeError | LookupError | TypeError):  # of Python, which say little by themselves
+        return f"{kind}: {told}" if told else kind
+    return told or kind
 
 
 def scaled_beyond(config: Any) -> int | None:

@@ -110,7 +110,7 @@ def test_a_text_prompt_with_conversational_answers_is_a_user_turn() -> None:
 def test_columns_of_scores_are_found_by_their_names(chosen: str, rejected: str, value: str) -> None:
     rows = [
         {"prompt": "p", "chosen": "a", "rejected": "b", chosen: 1, rejected: 0.5},
-        {"prompt": "q", "chosen": "a", "rejected": "b", chosen: True, rejected: None},
+        {"prompt": "q", "chosen": "a", "rejected": "b", chosen: 1.0 if "score/" in chosen else True, rejected: None},
     ]
     pairs = Pairs.from_rows(rows)
     assert pairs.score_values == [value]

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,49 @@ def test_a_missing_file_names_the_near_one(tmp_path: Path) -> None:
         load_pairs(tmp_path / "pairs.jsonl", data_dir="x")
     with pytest.raises(UserError, match="limit must be at least 1 row, got 0"):
         load_pairs(ROWS, limit=0)
+
+
+def test_what_is_neither_file_nor_folder_is_called_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "pairs.jsonl").symlink_to(tmp_path / "pair.jsonl")
+    (tmp_path / "pair.jsonl").symlink_to(tmp_path / "pairs.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    for odd in ("/dev/null", str(tmp_path / "pipe.jsonl")):
+        with pytest.raises(UserError, match=f"{odd} is neither a file nor a folder"):
+            load_pairs(odd)
+    for name in ("pair.jsonl", "gone.jsonl"):
+        with pytest.raises(UserError, match=f"{name} is a link that leads nowhere"):
+            load_pairs(tmp_path / name)
+
+
+def test_an_address_is_no_source_and_not_repeated() -> None:
+    with pytest.raises(UserError, match="not an address; download them first") as caught:
+        load_pairs("https://me:hidden@host/pairs.jsonl")
+    assert "hidden" not in str(caught.value)
+
+
+ROW = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
+TWICE = '{"prompt": "p", "chosen": "a", "rejected": "b", "chosen": "c"}'
+DEEP = '{"prompt": "p", "chosen": [{"role": "user", "content": "x", "content": "y"}], "rejected": "b"}'
+LOST = '{"prompt": {"a": 1, "a": 2}, "prompt": "p", "chosen": "a", "rejected": "b"}'
+
+
+@pytest.mark.parametrize(("row", "key"), [(TWICE, "chosen"), (DEEP, "content"), (LOST, "prompt|a")])
+def test_a_key_given_twice_is_named_with_its_row(tmp_path: Path, row: str, key: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{ROW}\n{row}\n")
+    with pytest.raises(UserError, match=f"a.jsonl, line 2: '({key})' is given twice; which one counts"):
+        load_pairs(tmp_path / "a.jsonl")
+    (tmp_path / "a.json").write_text(f"[{ROW}, {row}, {ROW}]")
+    with pytest.raises(UserError, match=f"a.json, row 2: '({key})' is given twice; which one counts"):
+        load_pairs(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_true_and_false_are_no_scores_of_a_pair(tmp_path: Path, name: str) -> None:
+    scores = {"chosen_score/k": True, "rejected_score/k": False}
+    path = write(tmp_path / name, [row | scores for row in ROWS])
+    with pytest.raises(UserError, match=rf"{name}, row 1: 'chosen_score/k' must be a number"):
+        load_pairs(path)
 
 
 def test_empty_folders_and_unknown_kinds_list_what_is_readable(tmp_path: Path) -> None:

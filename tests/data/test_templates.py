@@ -4,6 +4,7 @@ from typing import Any
 import jinja2
 import pytest
 
+import tiny
 from valuesoup.data import Message, render, render_answer, render_prompt, template_id
 from valuesoup.errors import UserError
 
@@ -109,6 +110,25 @@ def test_a_template_that_writes_the_prompt_differently_before_an_answer_is_refus
 def test_a_conversation_that_the_template_refuses_names_its_roles() -> None:
     with pytest.raises(UserError, match="refuses a conversation of the roles user, user: roles must alternate"):
         render([*ASK, *ASK], Jinja(STRICT))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% break %}", "'break' outside loop"),
+        ("{{ 'x' * 10**13 }}", "MemoryError"),
+        ("{{ messages[0].content.items() }}", "no attribute 'items'"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for", "unexpected"),
+        ({"other": "x"}, ""),
+    ],
+)
+def test_what_python_raises_at_a_real_tokenizers_template_is_said_in_a_sentence(template: Any, said: str) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=f"the chat template refuses a conversation .*{said}") as caught:
+        render(ASK, tokenizer)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_identity_changes_with_what_the_text_depends_on_and_nothing_else() -> None:

@@ -314,3 +314,40 @@ def test_the_tables_name_what_is_missing_first(base: Path, tmp_path: Path, capsy
     print_report(examine(config(base), out=tmp_path, measure=False), Console(width=140))
     told = capsys.readouterr().out
     assert "take " in told and "training a vector" in told and "helpful" in told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_size": -1}, {"vocab_size": 0}, {"quantization_config": 5}, {"_attn_implementation": "a/b"}],
+    ids=str,
+)
+def test_a_damaged_base_or_classifier_is_a_problem_not_a_crash(tmp_path: Path, change: dict[str, Any]) -> None:
+    damaged = tiny.save_base(tmp_path / "damaged")
+    path = damaged / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    reward = f"values.helpful.reward={{model: {json.dumps(str(damaged))}}}"
+    found = stopping(examine(config(damaged, reward), out=tmp_path / "run", measure=False))
+    assert {"base.model", "values.helpful.reward.model"} <= set(found)
+    assert not any("\n" in text for text in found.values())
+
+
+def test_code_that_comes_with_a_model_is_announced(base: Path, tmp_path: Path) -> None:
+    def told(*overrides: str) -> list[str]:
+        report = examine(config(base, *overrides), out=tmp_path, measure=False)
+        return [problem.text for problem in report.problems if problem.where == "trust_remote_code"]
+
+    assert told() == []
+    (text,) = told("base.trust_remote_code=true")
+    assert text.startswith(f"is set: code that comes with {base} is run")
+
+
+def test_data_that_are_neither_file_nor_folder_are_a_problem(base: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    for name, said in (
+        ("pipe.jsonl", "is neither a file nor a folder"),
+        ("loop.jsonl", "is a link that leads nowhere"),
+    ):
+        data = json.dumps(str(tmp_path / name))
+        report = examine(config(base, f"values.helpful.data={data}"), out=tmp_path / "run", measure=False)
+        assert said in stopping(report)["values.helpful.data"]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from valuesoup.shipping import Exported, check, export
 from valuesoup.shipping.card import example_prompt
 from valuesoup.shipping.choice import open_trained
 from valuesoup.shipping.exporting import _name_revision
+from valuesoup.shipping.origin import Origin
 from valuesoup.soup import ValueVector, cut
 from valuesoup.store import Progress
 
@@ -293,3 +295,16 @@ def test_the_commands_pick_and_export_end_to_end(finished: Finished, tmp_path: P
     assert exported.exit_code == 0, exported.output
     assert "differ from the Soup's by" in exported.output
     assert (tmp_path / "out" / "README.md").is_file()
+
+
+def test_an_export_says_that_it_runs_code_that_comes_with_the_base(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda _, text: said.append(text))
+    config = finished.plan.config
+    trusting = config.model_copy(update={"base": config.base.model_copy(update={"trust_remote_code": True})})
+    allowed = replace(finished, plan=replace(finished.plan, config=trusting))
+    export(allowed, tmp_path / "out", method="soup", weights=WEIGHTS)
+    base = Origin.of(finished).path
+    assert said.count(f"trust_remote_code is set: code that comes with {base} is run.") == 1

@@ -1,12 +1,15 @@
 """Loading a base: what is missing or damaged is said in one sentence; which layers are adapted."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import tiny
 from valuesoup.errors import UserError
+from valuesoup.limits import loading_fault
 from valuesoup.soup import Soup, load_model, load_tokenizer, target_layers
 
 
@@ -98,3 +101,38 @@ def test_targets_match_as_in_peft() -> None:
     for wrong in (["query"], ["proj"], []):
         with pytest.raises(UserError, match=r"no linear layer matches target_modules.*k_proj, .*q_proj"):
             target_layers(model, wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": -1},
+        {"hidden_size": "x"},
+        {"vocab_size": 0},
+        {"num_attention_heads": 0},
+        {"quantization_config": 5},
+        {"quantization_config": {"quant_method": "gptq"}},
+        {"_attn_implementation": "evil/repo"},
+        {"_attn_implementation": "flash_attention_2"},
+        {"auto_map": 5},
+        {"dtype": "x"},
+        {"rope_parameters": {"rope_type": "x"}},
+    ],
+    ids=str,
+)
+def test_a_damaged_configuration_is_named_whatever_python_makes_of_it(folder: Path, change: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    said = []
+    for load in (load_model, load_tokenizer):
+        try:
+            load(folder)
+        except UserError as error:
+            said.append(str(error))
+    assert said
+    assert all(str(folder) in text and "\n" not in text for text in said)
+
+
+def test_memory_that_is_short_is_no_fault_of_a_model() -> None:
+    with pytest.raises(MemoryError):
+        loading_fault(MemoryError())

@@ -223,3 +223,82 @@ def test_broken_factors_are_refused_by_layer(adapter: Path) -> None:
     save_file({}, path)
     with pytest.raises(UserError, match="incomplete"):
         ValueVector.load(adapter)
+
+
+def rewritten(folder: Path, change: Any) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"r": 64}, "rank of .* is 64 by r and rank_pattern, but 4 in the weights"),
+        ({"r": "4"}, "rank of .* is '4' by r and rank_pattern"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank of .*q_proj is 2 by r and rank_pattern, but 4"),
+        ({"layers_to_transform": [0], "target_modules": ATTENTION}, r"layers\.1\..* is not adapted, but"),
+        ({"layers_to_transform": 1, "target_modules": ATTENTION}, r"layers\.0\..* is not adapted, but"),
+        (
+            {"layers_to_transform": [0, 1], "layers_pattern": "h", "target_modules": ATTENTION},
+            "is not adapted, but there are weights of it",
+        ),
+        ({"target_modules": ["q_proj"]}, "is not adapted, but there are weights of it"),
+        ({"exclude_modules": ["q_proj"]}, "q_proj is not adapted, but there are weights of it"),
+        ({"layers_to_transform": ["0"]}, "layers_to_transform must be a list of the layers' numbers"),
+        ({"target_modules": 5}, "target_modules must be a list of names"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(
+    adapter: Path, changes: dict[str, Any], said: str
+) -> None:
+    edit(adapter, **changes)
+    with pytest.raises(UserError, match=said) as caught:
+        ValueVector.load(adapter)
+    assert str(adapter) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rank_and_an_alpha_that_are_left_out_are_pefts_own(tmp_path: Path) -> None:
+    tiny.random_vector(tiny.llama(), 0, rank=8).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text())
+    del config["r"], config["lora_alpha"]
+    path.write_text(json.dumps(config))
+    assert {factors.scale for factors in ValueVector.load(tmp_path).layers.values()} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["rank_pattern", "alpha_pattern"])
+@pytest.mark.parametrize("key", [r"((a|_|\w|\.)*(a|_|\w|\.)*(a|_|\w|\.)*)*Z", "(", "q_proj|k_proj", ""])
+def test_a_pattern_that_is_no_plain_layer_name_is_refused_before_it_is_tried(
+    adapter: Path, name: str, key: str
+) -> None:
+    edit(adapter, **{name: {key: 4}})
+    with pytest.raises(UserError, match=f"in {name} is no plain name of a layer"):
+        ValueVector.load(adapter)
+
+
+@pytest.mark.parametrize(
+    "key", ["q_proj", r"layers\.0\.self_attn\.q_proj", r".*\.q_proj", "^model.layers.0.self_attn.q_proj$"]
+)
+def test_layer_names_as_peft_users_write_them_are_read(adapter: Path, key: str) -> None:
+    edit(adapter, alpha_pattern={key: 12})
+    layers = ValueVector.load(adapter).layers
+    assert layers["model.layers.0.self_attn.q_proj"].scale == 3.0
+    assert layers["model.layers.0.self_attn.k_proj"].scale == 1.0
+
+
+def test_a_layer_with_and_without_pefts_prefix_is_refused(adapter: Path) -> None:
+    def doubled(whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return whole | {key.removeprefix("base_model.model."): 2 * tensor for key, tensor in whole.items()}
+
+    rewritten(adapter, doubled)
+    with pytest.raises(UserError, match=r"stands there twice, with and without base_model\.model\.; keep one"):
+        ValueVector.load(adapter)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_in_8_bits_are_refused(adapter: Path, dtype: torch.dtype) -> None:
+    rewritten(adapter, lambda whole: {key: tensor.to(dtype) for key, tensor in whole.items()})
+    with pytest.raises(UserError, match="save it in float32, bfloat16 or float16"):
+        ValueVector.load(adapter)

@@ -140,8 +140,14 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
     ("url", "text"),
     [
         ("runs/demo", "is no URL"),
-        ("s3://key:hidden@bucket/runs", "keep keys and options out of the URL"),
-        ("s3://bucket/runs?secret=hidden", "keep keys and options out of the URL"),
+        ("s3://key:hidden@bucket/runs", "keep keys and options .* out of the URL"),
+        ("s3://bucket/runs?secret=hidden", "keep keys and options .* out of the URL"),
+        ("s3://bucket/runs#hidden", "keep keys and options .* out of the URL"),
+        ("s3://AKIA:abc/hidden@bucket/x", "keep keys and options .* out of the URL"),
+        ("s3:AK:hidden@b", "keep keys and options .* out of the URL"),
+        ("s3:AK:hidden", "is no URL"),
+        ("s3://AK:hidden/x", "is no URL"),
+        ("s3:///hidden", "s3:// names no bucket or host"),
         ("nowhere://bucket", "nowhere"),
     ],
 )

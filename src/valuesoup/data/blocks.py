@@ -131,16 +131,25 @@ class Block:
             raise UserError(f"{self.where(index)}: '{name}' must be a text, got nothing (null)")
         return column.cast(pa.large_string())
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return the (N,) numbers of a column (booleans as 0 and 1), NaN where a row has none.
+    def numbers(self, name: str, *, truths: bool = True) -> NDArray[np.float64]:
+        """Return the (N,) numbers of a column, NaN where a row has none.
+
+        Args:
+            name: Of the column.
+            truths: Take booleans as 0 and 1; else they are refused.
 
         Raises:
             UserError: A value is neither a number nor a boolean, or is infinite or too large for a float (the row is
             named).
         """
         if isinstance(self.data, list):
-            return np.array(self.each([r.get(name) for r in self.data], partial(number, what=f"'{name}'")))
+            given = [row.get(name) for row in self.data]
+            if not truths:
+                self.each(given, partial(_no_truth, what=f"'{name}'"))
+            return np.array(self.each(given, partial(number, what=f"'{name}'")))
         column = self._arrow(name)
+        if not truths and pa.types.is_boolean(column.type):
+            raise UserError(f"{self.where(0)}: '{name}' must be a number, the column is of type {column.type}")
         if _is_numeric(column.type):
             whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
             with suppress(pa.ArrowInvalid):  # whole numbers of more digits than a float has
@@ -212,6 +221,11 @@ def number(value: object, what: str) -> float:
     if isinstance(value, (bool, int, float, Decimal)):
         return float(value)
     raise UserError(f"{what} must be a number, got {_shown(value)}")
+
+
+def _no_truth(value: object, what: str) -> None:
+    if isinstance(value, bool):
+        raise UserError(f"{what} must be a number, not {str(value).lower()}")
 
 
 def messages(value: object, what: str) -> list[Message]:

@@ -224,7 +224,8 @@ def _scores(block: Block) -> Scores:
             if declared and partner not in block.columns:
                 raise UserError(f"{block.name} has '{name}' without '{partner}'")
             if declared or (partner in block.columns and block.is_number(name) and block.is_number(partner)):
-                found[match[1]] = block.numbers(name), block.numbers(partner)
+                first, second = (block.numbers(side, truths=not declared) for side in (name, partner))
+                found[match[1]] = first, second
             break
     return found
 

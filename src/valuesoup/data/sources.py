@@ -20,6 +20,7 @@ import pyarrow as pa
 from valuesoup.data.blocks import Block, Row, batches
 from valuesoup.data.formats import TEXTS
 from valuesoup.errors import UserError, did_you_mean
+from valuesoup.limits import is_address
 
 _BATCH = 1 << 16
 _BUFFER = 1 << 20  # bytes of a Parquet column read at a time
@@ -64,6 +65,15 @@ def open_source(
             left -= len(block)
             if left <= 0:
                 return
+
+
+def odd_place(path: Path) -> str | None:
+    """Return in words what stands at a path and is neither file nor folder; None where nothing stands, or one does."""
+    if not _exists(path):
+        return f"{path} is a link that leads nowhere; give the file or folder itself" if _is_link(path) else None
+    if not path.is_file() and not path.is_dir():
+        return f"{path} is neither a file nor a folder (a device, pipe or socket); write its rows to a file"
+    return None
 
 
 def load_function(name: str) -> Callable[..., object]:
@@ -126,6 +136,10 @@ def _open(
         yield from _in_blocks("memory", source, limit)
         return
     path = Path(source)
+    if isinstance(source, str) and is_address(source):
+        raise UserError("data are a file, a folder, a hub id or a function, not an address; download them first")
+    if fault := odd_place(path):
+        raise UserError(fault)
     if not _exists(path):
         raise UserError(f"there is no file or folder {path}{_near(path)}")
     if path.is_file():
@@ -151,7 +165,14 @@ def _in_blocks(name: str, rows: Iterable[Row], limit: int | None) -> Iterator[Bl
 def _exists(path: str | Path) -> bool:
     try:
         return Path(path).exists()
-    except (OSError, ValueError):  # no name that a file can have, or a folder that may not be read
+    except (OSError, RuntimeError, ValueError):  # no name that a file can have, or a folder that may not be read
+        return False
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except (OSError, ValueError):
         return False
 
 
@@ -297,21 +318,57 @@ def _json(path: Path) -> Iterator[Block]:
             start = opened.read(1 << 10).lstrip()[:1]
             opened.seek(0)
             if start == "[":
-                try:
-                    yield Block.from_rows(str(path), json.load(opened))
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+                yield Block.from_rows(str(path), _json_array(path, opened.read()))
                 return
         yield from _json_lines(path, opened)
 
 
+def _json_array(path: Path, text: str) -> list[Row]:
+    twice: list[tuple[Row, str]] = []
+
+    def noting(items: list[tuple[str, object]]) -> Row:
+        found = dict(items)
+        if len(found) < len(items):
+            twice.append((found, _twice(items)))
+        return found
+
+    try:
+        rows: list[Row] = json.loads(text, object_pairs_hook=noting)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    if twice:
+        inner, said = twice[-1]  # the last one read is in no value that another one of them lost
+        number = next(number for number, row in enumerate(rows, start=1) if _holds(row, inner))
+        raise UserError(f"{path}, row {number}: {said}")
+    return rows
+
+
+def _holds(value: object, wanted: object) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is wanted or any(_holds(item, wanted) for item in inner)
+
+
+def _distinct(items: list[tuple[str, object]]) -> Row:
+    found = dict(items)
+    if len(found) < len(items):
+        raise ValueError(_twice(items))
+    return found
+
+
+def _twice(items: list[tuple[str, object]]) -> str:
+    """Say which key an object has twice, of which JSON's readers silently take the last."""
+    names = [name for name, _ in items]
+    return f"'{next(name for name in names if names.count(name) > 1)}' is given twice; which one counts cannot be told"
+
+
 def _json_lines(path: Path, opened: IO[str]) -> Iterator[Block]:
+    decoder = json.JSONDecoder(object_pairs_hook=_distinct)
     lines = ((number, line) for number, line in enumerate(opened, start=1) if line.strip())
     while chunk := list(islice(lines, _BATCH)):
         rows: list[Row] = []
         for number, line in chunk:
             try:
-                row = json.loads(line)
+                row = decoder.decode(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})") from error
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets

@@ -9,6 +9,18 @@ from valuesoup.data.pairs import Message, Messages
 from valuesoup.data.transcripts import render_transcript
 from valuesoup.errors import UserError
 
+# What Python raises at a template: of its text (a `break` outside a loop), of its size, of what stands in it.
+_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
 
 class Tokenizer(Protocol):
     """What is used of a transformers tokenizer."""
@@ -53,9 +65,10 @@ def render(messages: Messages, tokenizer: Tokenizer | None = None, add_generatio
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=add_generation_prompt)
     # transformers renders it in a sandbox; what is wrong with a template is raised as Python raises it.
-    except (jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, *_FAULTS) as error:
         roles = ", ".join(message["role"] for message in messages)
-        raise UserError(f"the chat template refuses a conversation of the roles {roles}: {error}") from error
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the chat template refuses a conversation of the roles {roles}: {said}") from error
     return str(text)
 
 

@@ -30,7 +30,7 @@ from valuesoup.doctor.times import duration
 from valuesoup.errors import UserError
 from valuesoup.pipeline.inputs import device_of
 from valuesoup.pipeline.plan import Plan, make_plan
-from valuesoup.pipeline.run import default_folder, open_store
+from valuesoup.pipeline.run import default_folder, models_with_own_code, open_store
 from valuesoup.store import topological
 
 
@@ -79,6 +79,9 @@ class _Examination:
 
     def report(self) -> Report:
         config, problems = self.config, self.problems
+        if trusted := models_with_own_code(config):
+            text = f"is set: code that comes with {', '.join(trusted)} is run, by the doctor too where it is here."
+            problems.append(Problem("trust_remote_code", text, stops=False))
         hub = Hub(offline=self.machine.hub_offline)
         models = find_models(config, hub, problems)
         sources = find_sources(config, hub, problems)

@@ -138,7 +138,8 @@ def _reward(reward: RewardConfig, value: str, key: str, hub: Hub, problems: list
                 size = size_of_config(config, classifier=True, trust_remote_code=reward.trust_remote_code)
         except Exception as error:  # transformers raises what it likes at a configuration
             problems.append(Problem(f"{key}.model", f"{name} does not load: {_first_line(error)}"))
-        _template(reward, found, key, problems)
+        else:
+            _template(reward, found, key, problems)
     _tell(f"reward of {value}", name, found, size, made)
     _gated(found, f"{key}.model", name, problems)
     number = made.told[-1].parameters

@@ -11,6 +11,7 @@ import numpy as np
 
 from valuesoup.config import DataConfig, RunConfig
 from valuesoup.data import Pairs, split_pairs
+from valuesoup.data.sources import odd_place
 from valuesoup.data.splits import Split
 from valuesoup.doctor.hub import Found, Hub
 from valuesoup.doctor.report import Data, Problem
@@ -77,6 +78,9 @@ def find_source(source: DataConfig, hub: Hub, key: str, problems: list[Problem])
         return Found("local")
     name = source.path or ""
     path = Path(name)
+    if odd := odd_place(path):
+        problems.append(Problem(key, f"{odd}."))
+        return Found("not found")
     if path.exists():
         inner = path / source.data_dir if source.data_dir else path
         if inner.exists():

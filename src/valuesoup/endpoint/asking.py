@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TextIO, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator
 
 from valuesoup.errors import RunError, UserError, ValuesoupError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GRACE = 2.0
 """Seconds that requests under way may still take when the endpoint is given up."""
+SECRET = 8
+"""Characters from which a key is kept out of the answers, which are stored; shorter ones of local servers are words."""
 _WRONG = (401, 404)
 """Status codes that say that address, model or key are wrong, whatever was asked; 403 may also mean one request."""
 
@@ -33,11 +35,11 @@ class Server(BaseModel):
     """Address up to ``/v1``, such as http://127.0.0.1:8000/v1."""
     key_env: str = Field("OPENAI_API_KEY", min_length=1)
     """Name of the environment variable that holds the key; local servers need none."""
-    concurrency: PositiveInt = 8
+    concurrency: int = Field(8, gt=0, le=10_000)
     """Requests under way at a time."""
-    timeout: PositiveFloat = 60.0
+    timeout: float = Field(60.0, gt=0, le=1e6)
     """Seconds after which an attempt is given up."""
-    retries: int = Field(5, ge=0)
+    retries: int = Field(5, ge=0, le=1000)
     """Further attempts, with growing pauses, at a request that met a lost connection, a timeout, 429 or 5xx."""
     extra: dict[str, JsonValue] = {}
     """Further fields of the request, for endpoints that need them, such as ``max_completion_tokens``."""
@@ -45,11 +47,15 @@ class Server(BaseModel):
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("an endpoint's url is like http://127.0.0.1:8000/v1")
-        if parts.username or parts.password or parts.query:
+        if any(mark in url for mark in "@?#"):
             raise ValueError("an endpoint's url holds no key; put it into the environment variable that key_env names")
+        try:
+            parts = urlsplit(url)
+            known = parts.port is None or parts.port > 0
+        except ValueError:  # it may repeat what stands for a port, such as a key
+            raise ValueError("an endpoint's url is like http://127.0.0.1:8000/v1") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not known:
+            raise ValueError("an endpoint's url is like http://127.0.0.1:8000/v1")
         return url.rstrip("/")
 
 
@@ -229,6 +235,8 @@ class _Asking(Generic[R]):
             if self.over:
                 return
             reply = await self._one(client, request)
+            if reply.text is not None and len(self.key) >= SECRET:
+                reply = replace(reply, text=reply.text.replace(self.key, "[key]"))
             self.replies[key] = reply
             if reply.text is not None:
                 self.file.write(json.dumps({"key": key, **asdict(reply)}, ensure_ascii=False) + "\n")

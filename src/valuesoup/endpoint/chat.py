@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from valuesoup.endpoint.asking import Reply, Server, digest, read_answers, settle
 
@@ -21,9 +21,9 @@ class Endpoint(Server):
 
     model: str = Field(min_length=1)
     """Name by which the endpoint knows the model."""
-    temperature: float | None = Field(0.0, ge=0)
+    temperature: float | None = Field(0.0, ge=0, le=1000)
     """Sampling temperature; null leaves it to the endpoint."""
-    max_tokens: PositiveInt | None = 512
+    max_tokens: int | None = Field(512, gt=0, le=10**9)
     """Most tokens of an answer; null leaves it to the endpoint."""
 
     def identity(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Settings of a server that writes the answers of a run's evaluation, its candidates being models there."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from valuesoup.endpoint.asking import Server
 
@@ -13,9 +13,9 @@ class ParityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    prompts: PositiveInt = 8
+    prompts: int = Field(8, gt=0, le=10**9)
     """Held-out prompts that the base and one candidate answer; every other candidate answers one of them."""
-    tolerance: PositiveFloat = 0.05
+    tolerance: float = Field(0.05, gt=0, le=1e6)
     """How far a server's answers may be from the policy's own, in nats per token; rounding makes about 0.01."""
 
 

@@ -187,6 +187,8 @@ class _Export:
 
     def _soup(self, origin: Origin) -> Soup:
         """Load the base in float32 with the vectors of every chosen method."""
+        if origin.trust_remote_code:
+            self.progress.say(f"trust_remote_code is set: code that comes with {origin.path} is run.")
         self.progress.say("loading the base and the vectors …")
         with quiet():
             model = load_model(origin.path, dtype="float32", device=origin.device, **origin.options)

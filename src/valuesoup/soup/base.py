@@ -27,15 +27,15 @@ def load_tokenizer(
     """Load a tokenizer, with a padding token.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or a damaged one.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(base), revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise UserError(
-            f"base '{base}' has no tokenizer that loads ({_first_line(error)}); save one beside the model."
+            f"base '{base}' has no tokenizer that loads ({loading_fault(error)}); save one beside the model."
         ) from None
     if tokenizer is None or tokenizer.vocab_size == 0:
         raise UserError(f"base '{base}' has an empty tokenizer; save the right one beside the model.")
@@ -184,8 +184,3 @@ def _is_linear(module: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, nn.Linear | Conv1D)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -35,6 +36,11 @@ _NOT_LINEAR = {
     "monteclora_config": "samples its weights (MonteCLoRA)",
     "velora_config": "compresses its activations (VeLoRA)",
 }
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_UNSET = 8
+"""What PEFT takes for a rank or an alpha that a configuration leaves out."""
+# PEFT takes the keys of rank_pattern and alpha_pattern for regular expressions, of which some never end.
+_LAYER_KEY = re.compile(r"\^?(\.\*\\?\.)?([A-Za-z0-9_-]|\\?\.)+\$?")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -88,8 +94,9 @@ class ValueVector:
         Different ranks, alphas (also per layer) and rsLoRA are understood.
 
         Raises:
-            UserError: The folder holds no LoRA adapter, a damaged one, or one that is not linear in its weights
-                (DoRA, trained biases, modules_to_save, …).
+            UserError: The folder holds no LoRA adapter, a damaged one, one that is not linear in its weights
+                (DoRA, trained biases, modules_to_save, …), or one whose configuration does not fit its weights, of
+                which PEFT would load something else.
         """
         folder = Path(path)
         config = _read_config(folder)
@@ -184,30 +191,35 @@ def _refuse_unless_linear(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _pair_factors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Factors]:
-    down, up = {}, {}
+    down: dict[str, Tensor] = {}
+    up: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(_PREFIX)
         if not tensor.is_floating_point():
             raise UserError(f"adapter {folder}: {key} holds {tensor.dtype}, not floating-point numbers.")
+        if tensor.dtype not in _DTYPES:
+            raise UserError(f"adapter {folder}: {key} holds {tensor.dtype}; save it in float32, bfloat16 or float16.")
         if not torch.isfinite(tensor).all():
             raise UserError(f"adapter {folder}: {key} holds NaN or infinite numbers; train it again.")
-        if name.endswith(".lora_A.weight") and tensor.dim() == 2:
-            down[name.removesuffix(".lora_A.weight")] = tensor
-        elif name.endswith(".lora_B.weight") and tensor.dim() == 2:
-            up[name.removesuffix(".lora_B.weight")] = tensor
-        else:
+        side = down if name.endswith(".lora_A.weight") else up
+        layer = name.removesuffix(".lora_A.weight" if side is down else ".lora_B.weight")
+        if layer == name or tensor.dim() != 2:
             raise UserError(f"adapter {folder}: {key} is not a factor of a linear layer, so it cannot be mixed.")
+        if layer in side:
+            raise UserError(f"adapter {folder}: {layer} stands there twice, with and without {_PREFIX}; keep one.")
+        side[layer] = tensor
     if not down or set(down) != set(up):
         odd = sorted(set(down) ^ set(up))
         where = odd[0] if odd else "every layer"
         raise UserError(f"adapter {folder}: the factors A and B of {where} are incomplete.")
+    read = _Configuration.of(config, folder)
     layers = {}
     for name, A in down.items():
         if not name or not A.numel() or not up[name].numel():
             raise UserError(f"adapter {folder}: the factors of '{name}' are empty, or belong to no layer.")
         if A.shape[0] != up[name].shape[1]:
             raise UserError(f"adapter {folder}: the factors of {name} have ranks {A.shape[0]} and {up[name].shape[1]}.")
-        layers[name] = Factors(A, up[name], _scale(name, int(A.shape[0]), config, folder))
+        layers[name] = Factors(A, up[name], read.scale(name, int(A.shape[0])))
         # A bound on every entry of ΔW, without forming it.
         largest = layers[name].scale * A.abs().max().double() * up[name].abs().max().double() * A.shape[0]
         if largest.abs() > torch.finfo(torch.float32).max:
@@ -215,19 +227,85 @@ def _pair_factors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], fold
     return layers
 
 
-def _scale(layer: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
-    from peft.utils.other import get_pattern_key
+@dataclass(frozen=True)
+class _Configuration:
+    """What an adapter's configuration says of its layers, checked, and read as PEFT reads it."""
 
-    where = f"{folder / ADAPTER_CONFIG}"
-    alphas = config.get("alpha_pattern") or {}
-    rooted = config.get("use_rslora") or False
-    if not isinstance(alphas, Mapping) or not isinstance(rooted, bool):
-        raise UserError(f"{where}: alpha_pattern must be a mapping and use_rslora true or false.")
-    try:
-        key = get_pattern_key(alphas.keys(), layer)
-    except re.error as error:
-        raise UserError(f"{where}: a key of alpha_pattern is no pattern of layer names ({error}).") from None
-    alpha = alphas.get(key, config.get("lora_alpha", rank))
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < abs(alpha) < 1e30:
-        raise UserError(f"{where}: the alpha of {layer} must be a number other than 0, not {alpha!r:.40}.")
-    return float(alpha / rank**0.5) if rooted else alpha / rank
+    where: Path
+    rank: Any
+    alpha: Any
+    rank_pattern: Mapping[str, Any]
+    alpha_pattern: Mapping[str, Any]
+    rooted: bool
+    chosen: SimpleNamespace
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], folder: Path) -> "_Configuration":
+        where = folder / ADAPTER_CONFIG
+        patterns = {}
+        for name in ("rank_pattern", "alpha_pattern"):
+            patterns[name] = config.get(name) or {}
+            if not isinstance(patterns[name], Mapping):
+                raise UserError(f"{where}: {name} must be a mapping of layer names to numbers.")
+            _refuse_unless_plain(patterns[name], name, where)
+        rooted = config.get("use_rslora") or False
+        if not isinstance(rooted, bool):
+            raise UserError(f"{where}: use_rslora must be true or false.")
+        numbers = config.get("layers_to_transform")
+        numbers = [numbers] if isinstance(numbers, int) else numbers or []
+        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+            raise UserError(f"{where}: layers_to_transform must be a list of the layers' numbers.")
+        chosen = {}
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            found = config.get(name)
+            if found is not None and not isinstance(found, str | list):
+                raise UserError(f"{where}: {name} must be a list of names.")
+            chosen[name] = [found] if name == "layers_pattern" and isinstance(found, str) else found
+            if isinstance(found, list) and not all(isinstance(item, str) for item in found):
+                raise UserError(f"{where}: {name} must be a list of names.")
+        _refuse_unless_plain(chosen["layers_pattern"] or (), "layers_pattern", where)
+        return cls(
+            where=where,
+            rank=config.get("r", _UNSET),
+            alpha=config.get("lora_alpha", _UNSET),
+            **patterns,
+            rooted=rooted,
+            chosen=SimpleNamespace(**chosen, layers_to_transform=numbers, target_parameters=None),
+        )
+
+    def scale(self, layer: str, rank: int) -> float:
+        """Return alpha / rank (or / √rank) of a layer whose weights have that rank."""
+        from peft.utils.other import get_pattern_key
+
+        if not self._adapts(layer):
+            raise UserError(
+                f"{self.where}: by target_modules, exclude_modules and layers_to_transform {layer} is not adapted, but "
+                "there are weights of it; correct them, or train the adapter again."
+            )
+        said = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), layer), self.rank)
+        if type(said) is not int or said != rank:
+            raise UserError(
+                f"{self.where}: the rank of {layer} is {said!r:.40} by r and rank_pattern, but {rank} in the weights; "
+                "correct it, or save the adapter again."
+            )
+        alpha = self.alpha_pattern.get(get_pattern_key(list(self.alpha_pattern), layer), self.alpha)
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < abs(alpha) < 1e30:
+            raise UserError(f"{self.where}: the alpha of {layer} must be a number other than 0, not {alpha!r:.40}.")
+        return float(alpha / rank**0.5) if self.rooted else alpha / rank
+
+    def _adapts(self, layer: str) -> bool:
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        chosen = SimpleNamespace(**vars(self.chosen))
+        # As regular expressions they may never end; of such a choice the weights that are there are the only witness.
+        if not isinstance(chosen.target_modules, list):
+            chosen.target_modules = [layer.rpartition(".")[2]]
+        if isinstance(chosen.exclude_modules, str):
+            chosen.exclude_modules = None
+        return bool(check_target_module_exists(chosen, layer))
+
+
+def _refuse_unless_plain(keys: Iterable[str], name: str, where: Path) -> None:
+    for key in keys:
+        if not _LAYER_KEY.fullmatch(key):
+            raise UserError(f"{where}: '{key:.60}' in {name} is no plain name of a layer, such as layers.0.q_proj.")

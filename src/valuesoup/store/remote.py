@@ -22,6 +22,8 @@ from valuesoup.store.artifacts import MANIFEST, fault
 HASH = re.compile(r"[0-9a-f]{64}")
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})
 """Storages without folders, where making one would make a bucket."""
+FOLDERS = frozenset({"file", "local", "memory"})
+"""Storages on this machine, whose URLs name no host."""
 MARK = "valuesoup.txt"
 
 
@@ -41,15 +43,21 @@ class Remote:
         Raises:
             UserError: It holds a password, names no storage that is installed, or cannot be reached or written.
         """
-        parts = urlsplit(self.url)
-        shown = self.url.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1)
-        if not parts.scheme:
-            raise UserError(f"--artifacts {shown} is no URL; write one such as s3://bucket/folder or file:///folder.")
-        if "@" in parts.netloc or parts.query:
+        # A URL that may hold a key is not repeated: a slash in the key moves the @ anywhere.
+        if any(mark in self.url for mark in "@?#"):
             raise UserError(
-                f"--artifacts {shown.partition('?')[0]}: keep keys and options out of the URL, which is shown and "
-                "logged; set them in the environment, such as AWS_ACCESS_KEY_ID."
+                "--artifacts: keep keys and options (@, ?, #) out of the URL, which is shown and logged; set them in "
+                "the environment, such as AWS_ACCESS_KEY_ID."
             )
+        try:
+            parts = urlsplit(self.url)
+            known = parts.port is None or parts.netloc
+        except ValueError:  # no port, such as a key behind a colon
+            known = ""
+        if not known or not parts.scheme or not self.url.startswith(f"{parts.scheme}://"):
+            raise UserError("--artifacts is no URL; write one such as s3://bucket/folder or file:///folder.")
+        if not parts.netloc and parts.scheme not in FOLDERS:
+            raise UserError(f"--artifacts {parts.scheme}:// names no bucket or host; write s3://bucket/folder.")
         try:
             _ = self._files
         except ImportError as error:

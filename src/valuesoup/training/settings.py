@@ -3,7 +3,9 @@
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from valuesoup.limits import Amount, Batch, Count, Rank
 
 
 class TrainingSettings(BaseModel):
@@ -11,35 +13,35 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    rank: PositiveInt = 64
+    rank: Rank = 64
     """LoRA rank: 64 for Anthropic-HH, 16 for BeaverTails in the paper."""
-    alpha: PositiveFloat | None = None
+    alpha: Amount | None = None
     """LoRA alpha; by default twice the rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """LoRA dropout."""
     target_modules: tuple[str, ...] | None = None
     """Layers that the LoRA adapts, as in PEFT; by default the attention projections q, k, v, o."""
-    beta: PositiveFloat = 0.1
+    beta: Amount = 0.1
     """DPO's β."""
-    likelihood: float = Field(0.0, ge=0)
+    likelihood: float = Field(0.0, ge=0, le=1e6)
     """ρ: weight of the chosen responses' negative log-likelihood per token."""
-    learning_rate: PositiveFloat = 1e-5
+    learning_rate: Amount = 1e-5
     """Peak learning rate of AdamW."""
     schedule: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = "linear"
     """Learning-rate schedule, a transformers scheduler's name."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    batch_size: PositiveInt = 2
+    batch_size: Batch = 2
     """Pairs per optimiser step."""
-    accumulate: PositiveInt = 1
+    accumulate: Batch = 1
     """Forward passes into which a step's pairs are divided; a divisor of ``batch_size``."""
-    epochs: PositiveFloat = 3.0
+    epochs: Amount = 3.0
     """Passes over the pairs."""
-    max_length: PositiveInt = 1024
+    max_length: Count = 1024
     """Longest prompt + response in tokens; a longer pair is dropped and counted, never cut."""
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: float = Field(1.0, gt=0, le=1e30)
     """Gradient clipping."""
-    evaluations: PositiveInt = 1
+    evaluations: int = Field(1, gt=0, le=10**4)
     """Validation losses (and checkpoints) per epoch; the vector of the best one is kept."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass to save memory."""
@@ -81,21 +83,21 @@ class PretrainSettings(BaseModel):
 
     tokenizer: str = Field("bpe", pattern="^(bpe|words)$")
     """``bpe`` (bytes, for real text) or ``words`` (for a world of few words)."""
-    vocabulary: PositiveInt = 4096
+    vocabulary: int = Field(4096, gt=0, le=10**7)
     """Entries of the tokenizer."""
-    hidden: PositiveInt = 256
+    hidden: int = Field(256, gt=0, le=2**16)
     """Width."""
-    layers: PositiveInt = 4
+    layers: int = Field(4, gt=0, le=1000)
     """Depth."""
-    heads: PositiveInt = 4
+    heads: int = Field(4, gt=0, le=1000)
     """Attention heads; the width is an even multiple of them."""
-    context: PositiveInt = 256
+    context: Count = 256
     """Tokens of a training sequence."""
-    steps: PositiveInt = 500
+    steps: Count = 500
     """Optimiser steps."""
-    batch_size: PositiveInt = 32
+    batch_size: Batch = 32
     """Sequences of a step."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: Amount = 3e-3
     """Peak learning rate of AdamW, with 5 % warm-up and a cosine down."""
 
     @model_validator(mode="after")

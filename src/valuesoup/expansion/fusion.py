@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from valuesoup.data import Message, Messages, load_function
 from valuesoup.endpoint import Endpoint, Reply, ask
 from valuesoup.errors import UserError
+from valuesoup.limits import Count
 
 TEMPLATE = Path(__file__).parent / "templates" / "fusion.txt"
 """The instruction to a rewriting model, in the spirit of the paper's Fig. 9."""
@@ -40,7 +41,7 @@ class Rewriter(BaseModel):
     template: str | None = None
     """File of the instruction to a language model, with the slots {prompt}, {missing}, {values} and {conversation}
     (the turns before the prompt); by default the one that comes with valuesoup."""
-    attempts: PositiveInt = 3
+    attempts: Count = 3
     """Times that a prompt is rewritten until the rewrite can be used; a function has one."""
 
     @model_validator(mode="after")

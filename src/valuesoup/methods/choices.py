@@ -9,14 +9,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
 from valuesoup.consistency import Statistics, Threshold, threshold
 from valuesoup.errors import UserError
 from valuesoup.expansion.fusion import Rewriter
+from valuesoup.limits import Amount, Count
 from valuesoup.search import start_size
 
 Tau: TypeAlias = Threshold | Literal["auto"]
@@ -86,7 +85,7 @@ class Consistent(Choice):
     """Instead of a threshold: the share of pairs to keep, the most consistent ones."""
     statistics: Statistics = "dataset"
     """Over which responses σ_j is taken: of the set that is filtered, of D_j, or of all sets."""
-    minimum_pairs: PositiveInt = 16
+    minimum_pairs: Count = 16
     """Fewer pairs left than this is an error."""
     soft: bool = False
     """Beyond the paper: let a kept pair's weight in the loss grow with its consistency."""
@@ -131,13 +130,13 @@ class Expanded(Choice):
     kind: Literal["expanded"] = "expanded"
     rewriter: Rewriter = Rewriter(policy=True)
     """Who fuses the intents: an endpoint, a Python function, or the policy itself."""
-    prompts: PositiveInt = 1000
+    prompts: Count = 1000
     """At most this many training prompts of a data set are mined."""
-    rollouts: Annotated[int, Field(ge=2)] = 16
+    rollouts: Annotated[int, Field(ge=2, le=2**20)] = 16
     """N, answers to each prompt."""
     thresholds: dict[str, float] | None = None
     """κ_j, the reward that passes, per value; by default the median of each reward over all rollouts."""
-    most: PositiveInt | None = None
+    most: Count | None = None
     """Add at most this many pairs, those of the largest margin."""
     filter: Consistent | None = None
     """Keep of D_i only the consistent pairs; the fused ones are consistent by construction."""
@@ -214,7 +213,7 @@ class Decorrelated(Choice):
     """One vector per value, with the dependence of their A factors (HSIC) as a penalty."""
 
     kind: Literal["decorrelated"] = "decorrelated"
-    alpha: Annotated[float, Field(ge=0)] = 10.0
+    alpha: Annotated[float, Field(ge=0, le=1e6)] = 10.0
     """α, the weight of the penalty."""
     mode: Literal["sequential", "joint"] = "sequential"
     """One after the other, each away from all earlier ones, or all in one pass."""
@@ -229,7 +228,7 @@ class Single(Choice):
 class Grid(Choice):
     """Base of the weight spaces of which a part may be enough."""
 
-    evaluations: PositiveInt | None = None
+    evaluations: Count | None = None
     """Measure at most this many of the points, found by an adaptive search; by default all."""
 
     def check(self, values: Sequence[str]) -> None:
@@ -245,9 +244,9 @@ class Simplex(Grid):
     """Every λ on the simplex in steps of 1/steps, the vectors alone included."""
 
     kind: Literal["simplex"] = "simplex"
-    steps: PositiveInt = 10
+    steps: Count = 10
     """Divisions of an edge."""
-    totals: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    totals: Annotated[tuple[Amount, ...], Field(min_length=1)] = (1.0,)
     """Sums of the weights; a sum above 1 extrapolates (beyond the papers)."""
 
 
@@ -263,11 +262,11 @@ class Sobol(Grid):
     """Sobol points in a cube: as even as the grid, with as many points as wanted for any number of values."""
 
     kind: Literal["sobol"] = "sobol"
-    points: PositiveInt = 64
+    points: Count = 64
     """How many; powers of two cover best."""
-    low: float = 0.0
+    low: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     """Least weight."""
-    high: float = 1.0
+    high: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
     """Greatest weight."""
 
     @model_validator(mode="after")

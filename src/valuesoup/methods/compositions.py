@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
+from valuesoup.limits import Rank, Seed
 from valuesoup.methods.choices import Choice
 
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -29,7 +30,7 @@ class Ties(Choice):
     kind: Literal["ties"] = "ties"
     density: Density = 0.5
     """Share of the entries of each ΔW that stay, the largest ones."""
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """Cut the result to this rank; by default it is exact and has the layer's full rank."""
 
 
@@ -39,9 +40,9 @@ class Dare(Choice):
     kind: Literal["dare"] = "dare"
     density: Density = 0.5
     """Probability that an entry of ΔW stays."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of the draws."""
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """Cut the result to this rank; by default it is exact and has the layer's full rank."""
 
 
@@ -62,7 +63,7 @@ class Magnitude(Choice):
     kind: Literal["magnitude"] = "magnitude"
     density: Density = 0.5
     """Share of the entries of each ΔW that stay."""
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """Cut the result to this rank; by default it is exact and has the layer's full rank."""
 
 
@@ -70,7 +71,7 @@ class Svd(Choice):
     """Linear, then cut to a low rank by SVD."""
 
     kind: Literal["svd"] = "svd"
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """The rank; by default the largest one of the vectors."""
 
 

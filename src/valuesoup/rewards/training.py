@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from valuesoup.data.pairs import Messages, Pairs
 from valuesoup.errors import RunError, UserError
-from valuesoup.limits import loading_fault
+from valuesoup.limits import Amount, Batch, Count, Rank, Seed, loading_fault
 from valuesoup.rewards.classifier import ClassifierReward, length_limit, load_tokenizer, pad_token, quiet
 from valuesoup.rewards.rendering import Renderer, check_template
 from valuesoup.store.progress import Progress
@@ -39,18 +39,18 @@ class RewardTraining(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    epochs: PositiveFloat = 1.0
+    epochs: Amount = 1.0
     """Passes over the training pairs; may be a fraction."""
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: Amount = 1e-4
     """Peak rate of AdamW, falling linearly to zero after a tenth of the steps."""
-    batch_size: PositiveInt = 16
+    batch_size: Batch = 16
     """Pairs per step."""
-    max_length: PositiveInt | None = None
+    max_length: Count | None = None
     """Most tokens of prompt and response together, at most the model's own limit (None takes that); a pair with a
     longer side is dropped and counted, never cut."""
-    seed: int | None = Field(None, ge=0, lt=2**32)
+    seed: Seed | None = None
     """Seed of the new head and of the order of the pairs; None takes 0, and in a run the run's own."""
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """Rank of a LoRA on all linear layers, merged when training ends; None trains all weights."""
     template: Annotated[str | None, AfterValidator(_known_template)] = None
     """How prompt and response are rendered, see `rendering.Renderer`."""

@@ -10,11 +10,11 @@ class RacingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    first: Annotated[int, Field(ge=4)] = 16
+    first: Annotated[int, Field(ge=4, le=10**9)] = 16
     """Prompts of the first part that measure each value; all that do where they are fewer."""
-    growth: Annotated[float, Field(gt=1)] = 2.0
+    growth: Annotated[float, Field(gt=1, le=1e6)] = 2.0
     """Prompts answered after a part, divided by those before it."""
-    keep: Annotated[float, Field(gt=0)] = 0.99
+    keep: Annotated[float, Field(gt=0, le=1e6)] = 0.99
     """The race ends when the frontier is expected to keep this share of the hypervolume that all answers of the
     measured candidates would find."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95

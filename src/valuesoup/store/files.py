@@ -59,7 +59,8 @@ def hash_path(path: Path) -> str:
     if path.is_file():
         return hash_file(path)
     if not path.is_dir():
-        raise UserError(f"{path} does not exist; give an existing file or folder.")
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give an existing file or folder.")
     digest = hashlib.sha256()
     for file in files_below(path):
         digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())

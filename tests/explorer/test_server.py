@@ -6,7 +6,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +16,9 @@ from served import serve
 
 import tiny_run
 from valuesoup.errors import UserError
-from valuesoup.explorer.server import check_open, listen
+from valuesoup.explorer.server import check_open, launch, listen
+from valuesoup.pipeline.run import open_run
+from valuesoup.store import Progress
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
@@ -132,3 +136,19 @@ def test_it_serves_this_machine_with_a_policy_asks_for_the_password_and_ends_at_
     assert printed.endswith("closed.\n")
     assert secret not in printed
     assert "Traceback" not in printed and "Warning" not in printed
+
+
+def test_it_says_whose_own_code_it_runs(demo_run: tuple[Path, str]) -> None:
+    class Said(Progress):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    finished = open_run(demo_run[0])
+    name, value = next(iter(finished.plan.config.values.items()))
+    own = value.reward.model_copy(update={"model": "somebody/reward", "trust_remote_code": True})
+    values = {**finished.plan.config.values, name: value.model_copy(update={"reward": own})}
+    config = finished.plan.config.model_copy(update={"values": values})
+    launch(replace(finished, plan=replace(finished.plan, config=config)), port=0, progress=Said()).close()
+    assert Said.lines[0] == "trust_remote_code is set: code that comes with somebody/reward is run."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuesoup.errors import RunError, UserError
 from valuesoup.explorer.needed import import_gradio
-from valuesoup.pipeline.run import CONFIG, Finished, has_file, open_run
+from valuesoup.pipeline.run import CONFIG, Finished, has_file, models_with_own_code, open_run, say_own_code
 from valuesoup.pipeline.study import seed_folders
 from valuesoup.store import Progress
 
@@ -119,8 +119,9 @@ def launch(
         gradio = import_gradio()
         from valuesoup.explorer.models import Models
 
-        if progress is not None:
-            progress.say("loading the models …")
+        progress = progress or Progress()
+        say_own_code(models_with_own_code(finished.plan.config), progress)
+        progress.say("loading the models …")
         models = Models(finished)
         app = _app(gradio, models, auth, None if share else host)
     except BaseException:

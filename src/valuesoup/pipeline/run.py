@@ -166,13 +166,19 @@ def log_start(log: RunLog, progress: Progress, configs: Sequence[RunConfig], sta
     trusted = models_with_own_code(configs[0])
     if trusted:
         log.write("trust_remote_code", models=trusted)
-        progress.say(f"trust_remote_code is set: code that comes with {', '.join(trusted)} is run.")
+        say_own_code(trusted, progress)
 
 
 def models_with_own_code(config: RunConfig) -> list[str]:
     """Return the models whose own code the configuration lets run (``trust_remote_code``)."""
     asked: list[BaseConfig | RewardConfig] = [config.base, *(value.reward for value in config.values.values())]
     return list(dict.fromkeys(one.model for one in asked if one.trust_remote_code and one.model))
+
+
+def say_own_code(models: Sequence[str], progress: Progress) -> None:
+    """Tell, before it is run, that code comes with these models; nothing where there are none."""
+    if models:
+        progress.say(f"trust_remote_code is set: code that comes with {', '.join(models)} is run.")
 
 
 def has_file(folder: Path, name: str) -> bool:

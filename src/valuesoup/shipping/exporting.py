@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from valuesoup.errors import RunError, UserError, did_you_mean
-from valuesoup.pipeline.run import Finished
+from valuesoup.pipeline.run import Finished, say_own_code
 from valuesoup.pipeline.served import link_base
 from valuesoup.rewards.classifier import quiet
 from valuesoup.shipping.card import write_cards
@@ -188,7 +188,7 @@ class _Export:
     def _soup(self, origin: Origin) -> Soup:
         """Load the base in float32 with the vectors of every chosen method."""
         if origin.trust_remote_code:
-            self.progress.say(f"trust_remote_code is set: code that comes with {origin.path} is run.")
+            say_own_code([origin.path], self.progress)
         self.progress.say("loading the base and the vectors …")
         with quiet():
             model = load_model(origin.path, dtype="float32", device=origin.device, **origin.options)

@@ -237,7 +237,7 @@ def test_empty_folders_and_unknown_kinds_list_what_is_readable(tmp_path: Path) -
         ("a.json", b'[{"prompt": "x"},\n}]', "a.json, line 2: not JSON"),
         ("a.json", b"[3]", "a.json, row 1: needed is a mapping of columns, got 3"),
         ("a.jsonl.gz", b"not gzip", "a.jsonl.gz cannot be read, it is damaged"),
-        ("a.jsonl.gz", gzip.compress(lines(ROWS * 50).encode())[:-20], "a.jsonl.gz cannot be read"),
+        ("a.jsonl.gz", gzip.compress(lines(ROWS * 50).encode(), mtime=0)[:-20], "a.jsonl.gz cannot be read"),
         ("a.parquet", b"PAR1 damaged PAR1", "a.parquet cannot be read"),
         ("a.csv", b"prompt,chosen,rejected\np,a,b\np,a\n", r"a.csv cannot be read.*Row #3"),
         ("a.csv", b"", "a.csv cannot be read"),

@@ -28,7 +28,7 @@ from valuesoup.store import (
     write_atomic,
 )
 from valuesoup.store.artifacts import lock_run
-from valuesoup.store.files import disk_errors
+from valuesoup.store.files import disk_errors, holds
 from valuesoup.store.team import join
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def keep_config(folder: Path, config: RunConfig) -> None:
     """Write a run folder's configuration, and remove results of another one."""
     text = dump_config(config)
     path = folder / CONFIG
-    if not path.is_file() or path.read_bytes() != text.encode():  # which may be damaged
+    if not holds(path, text):
         (folder / RESULTS).unlink(missing_ok=True)
         write_atomic(path, text)
 
@@ -166,7 +166,7 @@ def log_start(log: RunLog, progress: Progress, configs: Sequence[RunConfig], sta
     trusted = models_with_own_code(configs[0])
     if trusted:
         log.write("trust_remote_code", models=trusted)
-        say_own_code(trusted, progress)
+    say_own_code(trusted, progress)
 
 
 def models_with_own_code(config: RunConfig) -> list[str]:
@@ -291,7 +291,7 @@ def _finish(out: Path, plan: Plan, artifacts: Mapping[str, Artifact]) -> Finishe
     results = build_results(plan, artifacts)
     text = json.dumps(results, indent=1, allow_nan=False)
     path = out / RESULTS
-    if not path.is_file() or path.read_bytes() != text.encode():  # which may be damaged
+    if not holds(path, text):
         (out / PAGE).unlink(missing_ok=True)
         write_atomic(path, text)
     return Finished(out, plan, artifacts, results)

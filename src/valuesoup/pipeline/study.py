@@ -29,7 +29,7 @@ from valuesoup.pipeline.run import (
 )
 from valuesoup.store import Cluster, Node, Progress, RunLog, run_graph, topological, write_atomic
 from valuesoup.store.artifacts import lend, lock_run
-from valuesoup.store.files import disk_errors
+from valuesoup.store.files import disk_errors, holds
 from valuesoup.store.graph import substitute
 from valuesoup.store.team import join, whole_team
 
@@ -187,7 +187,7 @@ def _combined(out: Path, runs: Sequence[Finished]) -> Study:
     combined = combine([finished.results for finished in runs], level)
     text = json.dumps(combined, indent=1, allow_nan=False)
     path = out / STUDY
-    if whole_team().leads and (not path.is_file() or path.read_bytes() != text.encode()):
+    if whole_team().leads and not holds(path, text):
         with disk_errors(f"study folder {out}", out):
             write_atomic(path, text)
     return Study(out, runs, combined)

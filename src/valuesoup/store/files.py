@@ -42,6 +42,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def holds(path: Path, text: str) -> bool:
+    """Say whether a file already has this content, whatever else it may hold: it may be damaged."""
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:

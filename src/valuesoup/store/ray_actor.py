@@ -73,10 +73,7 @@ class Actor:
 
     def _make(self, sent: bytes, label: str, send: Callable[[Message], None]) -> None:
         try:
-            node, found = received(sent, self._store)
-            made = self._store.find(node)  # an actor that was lost may have finished it
-            if made is None:
-                made = make_node(node, self._store, RelayedProgress(send, label), RelayedLog(send), found)
+            made = make_sent(sent, label, self._store, send)
         except Exception as error:
             send(("failed", portable(error)))
         except BaseException as error:  # in a thread it would end nothing but the messages
@@ -85,7 +82,18 @@ class Actor:
             send(("made", made))
 
 
-def received(sent: bytes, store: Store) -> tuple[Node, Mapping[str, Artifact]]:
+def make_sent(sent: bytes, label: str, store: Store, send: Callable[[Message], None]) -> Artifact:
+    """Make the stage that a run has sent, and tell it meanwhile what is to be shown and logged.
+
+    Raises:
+        RunError: As :func:`valuesoup.store.workers.make_node`, or an artifact that it needs is not to be had here.
+    """
+    node, found = _received(sent, store)
+    made = store.find(node)  # a worker that was lost may have finished it
+    return made or make_node(node, store, RelayedProgress(send, label), RelayedLog(send), found)
+
+
+def _received(sent: bytes, store: Store) -> tuple[Node, Mapping[str, Artifact]]:
     """Return the call of a stage that a run has sent, and the artifacts of its parents as they are on this machine.
 
     Raises:

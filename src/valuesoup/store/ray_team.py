@@ -10,11 +10,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from valuesoup.store.artifacts import Artifact, Store
-from valuesoup.store.ray_actor import SEEN_SECONDS, Actor, fetched, received
-from valuesoup.store.relay import Message, RelayedLog, RelayedProgress, portable
+from valuesoup.store.artifacts import Store
+from valuesoup.store.ray_actor import SEEN_SECONDS, Actor, fetched, make_sent
+from valuesoup.store.relay import Message, portable
 from valuesoup.store.team import PartedError, join
-from valuesoup.store.workers import make_node
 
 
 class TeamActor(Actor):
@@ -114,7 +113,7 @@ def _take_part(call: dict[str, Any]) -> None:
             _hold(call["lock"], team.rank)
         try:
             if team.leads:
-                tell(("made", _made(call, store, tell)))
+                tell(("made", make_sent(call["sent"], call["label"], store, tell)))
                 team.dismiss()
             elif call["lock"] is None:
                 team.follow(store.root, partial(fetched, store))
@@ -125,13 +124,6 @@ def _take_part(call: dict[str, Any]) -> None:
         except Exception as error:
             tell(("failed", portable(error)))
             raise  # which ends the others
-
-
-def _made(call: Mapping[str, Any], store: Store, tell: Callable[[Message], None]) -> Artifact:
-    """Lead the team through the stage."""
-    node, found = received(call["sent"], store)
-    made = store.find(node)  # a team that was lost may have finished it
-    return made or make_node(node, store, RelayedProgress(tell, call["label"]), RelayedLog(tell), found)
 
 
 def _hold(lock: Path, rank: int) -> None:
